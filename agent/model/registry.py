@@ -1,0 +1,73 @@
+"""Finds plug-ins by folder name: `agent.triggers.<kind>.trigger`, `runtimes.<language>.runtime`.
+
+There is no list to edit, and a kind that no spec names is never imported: it costs no memory and needs no library.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from agent.model.errors import SpecError
+from agent.model.sink import Sink
+from agent.model.spec import TriggerSpec
+
+S = TypeVar("S", bound=TriggerSpec)
+Run = Callable[[Any, Sink], Awaitable[None]]
+
+KIND_ALIASES = {"rabbitmq": "rabbit-mq", "kafka-cluster": "kafka"}
+"""Other spellings that nuclio accepts, in lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerKind:
+    """A registered trigger: its name in specs, the spec its keys are checked against, and the coroutine that runs it."""
+
+    name: str
+    spec: type[TriggerSpec]
+    run: Run
+
+
+_triggers: dict[type[TriggerSpec], TriggerKind] = {}
+
+
+def trigger(spec: type[S]) -> Callable[[Callable[[S, Sink], Awaitable[None]]], Callable[[S, Sink], Awaitable[None]]]:
+    """Register the decorated coroutine function as the trigger whose keys are `spec`."""
+
+    def register(run: Callable[[S, Sink], Awaitable[None]]) -> Callable[[S, Sink], Awaitable[None]]:
+        name = run.__module__.rsplit(".", 2)[-2]
+        _triggers[spec] = TriggerKind(name, spec, run)
+        return run
+
+    return register
+
+
+def folder_of(kind: str) -> str:
+    """The folder a kind lives in: lower case, dashes as underscores (`rabbit-mq` -> `rabbit_mq`)."""
+    name = kind.lower()
+    return KIND_ALIASES.get(name, name).replace("-", "_")
+
+
+def trigger_kinds() -> list[str]:
+    """Every kind there is a folder for, without importing any."""
+    package = importlib.import_module("agent.triggers")
+    return sorted(item.name.replace("_", "-") for item in pkgutil.iter_modules(package.__path__) if item.ispkg)
+
+
+def trigger_kind(kind: str) -> TriggerKind:
+    """Import and return the trigger of that kind. Raises SpecError when there is none, or when its library is missing."""
+    folder = folder_of(kind)
+    module_name = f"agent.triggers.{folder}.trigger"
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise SpecError(f"no trigger of kind {kind!r}", fix=f"known kinds: {', '.join(trigger_kinds())}") from error
+        raise SpecError(
+            f"trigger kind {kind!r} needs the Python package {error.name!r}",
+            fix=f"pip install 'headrace[{folder}]'",
+        ) from error
+    return next(item for item in _triggers.values() if item.run.__module__ == module.__name__)

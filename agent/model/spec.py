@@ -1,0 +1,173 @@
+"""What a function is, as frozen values: nuclio's `function.yaml`, plus keys of our own where nuclio has none.
+
+Values of these types have been checked by `agent.model.load`; the rest of the code trusts them. Keys in files are
+camelCase and match without regard to case; fields here are the same names in snake_case.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from msgspec import Meta, Struct, field
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+"""TCP port; 0 means: pick a free one."""
+
+
+class Duration(float):
+    """Seconds, written in files as a Go duration ("500ms", "1s", "2m30s", "1h"). Decoded by `load.duration`."""
+
+    __slots__ = ()
+
+
+class Spec(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Base of everything that is read from a file. Unknown keys are reported by `load`, which knows where they stand."""
+
+
+class Batch(Spec, frozen=True):
+    """Collect events and hand them to the handler as one list."""
+
+    mode: Literal["enable", "disable"] = "disable"
+    batch_size: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    timeout: Duration = Duration(1.0)
+
+    @property
+    def enabled(self) -> bool:
+        return self.mode == "enable"
+
+
+class AsyncMode(Spec, frozen=True):
+    """Bounds of `mode: async`: how many events may be in flight in one worker at once."""
+
+    max_connections_number: Annotated[int, Meta(ge=1, le=100_000)] = 1000
+
+
+Delivery = Literal["at-most-once", "at-least-once"]
+"""at-most-once: acknowledged to the source before the handler runs. at-least-once: after it has succeeded."""
+
+
+class TriggerSpec(Spec, frozen=True):
+    """The keys every trigger has. A kind adds its own by subclassing; in files those may stand under `attributes`, as
+    nuclio writes them, or beside the common keys.
+    """
+
+    name: str = ""
+    kind: str
+    class_: str = field(default="", name="class")
+    disabled: bool = False
+    num_workers: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    worker_availability_timeout_milliseconds: int | None = None
+    worker_allocator_name: str = ""
+    worker_termination_timeout: Duration = Duration(10.0)
+    explicit_ack_mode: Literal["enable", "disable", "explicitOnly"] = "disable"
+    batch: Batch = Batch()
+    mode: Literal["sync", "async"] = "sync"
+    async_: AsyncMode = field(default=AsyncMode(), name="async")
+    url: str = ""
+    username: str = ""
+    password: str = ""
+    annotations: dict[str, str] = {}
+    delivery: Delivery | None = None  # None: the kind's default, see `default_delivery`
+    max_attempts: Annotated[int, Meta(ge=1, le=1000)] = 5
+    retry_delay: Duration = Duration(0.2)  # of the second attempt; doubles, jittered, up to max_retry_delay
+    max_retry_delay: Duration = Duration(30.0)
+    queue_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024  # events waiting in front of the workers
+
+    default_delivery: ClassVar[Delivery] = "at-most-once"  # overridden where the source can redeliver
+
+    @property
+    def availability_timeout_s(self) -> float:
+        """Seconds to wait for a free worker: nuclio's rule, null or negative means 10 s, 0 means fail at once."""
+        given = self.worker_availability_timeout_milliseconds
+        return 10.0 if given is None or given < 0 else given / 1000
+
+    @property
+    def in_flight_limit(self) -> int:
+        """Events one worker may have started and not answered."""
+        return self.async_.max_connections_number if self.mode == "async" else 1
+
+    @property
+    def promise(self) -> Delivery:
+        """The delivery that holds: the given one, else the kind's default."""
+        return self.delivery or self.default_delivery
+
+
+class EnvironmentVariable(Spec, frozen=True):
+    """One entry of `env`."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    value: str = ""
+
+
+class Build(Spec, frozen=True):
+    """How code becomes a running function. Keys that only make sense for container images are accepted and ignored."""
+
+    path: str = ""
+    function_source_code: str = ""  # base64
+    code_entry_type: str = ""
+    code_entry_attributes: dict[str, Any] = {}
+    function_config_path: str = ""
+    commands: list[str] = []
+    dependencies: list[str] = []
+    offline: bool = False
+
+
+class LoggerSink(Spec, frozen=True):
+    """One entry of `loggerSinks`; the first one's level is the level of the function's log."""
+
+    level: Literal["debug", "info", "warn", "warning", "error"] = "info"
+    sink: str = ""
+
+
+class RestartPolicy(Spec, frozen=True):
+    """`platform.attributes.restartPolicy`: what the agent does when the processor ends by itself."""
+
+    name: Literal["always", "on-failure", "unless-stopped", "no"] = "always"
+    maximum_retry_count: int = 0
+
+
+class Metadata(Spec, frozen=True):
+    """Name and labels. The name is lower-case letters, digits and dashes, at most 63 characters."""
+
+    name: str
+    namespace: str = "default"
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+class FunctionSpec(Spec, frozen=True):
+    """The `spec` of a function. `triggers` holds each kind's own subclass of TriggerSpec, by name."""
+
+    description: str = ""
+    disable: bool = False
+    disable_default_http_trigger: bool | None = None  # key: disableDefaultHTTPTrigger
+    handler: str = ""
+    runtime: str = ""
+    env: list[EnvironmentVariable] = []
+    triggers: dict[str, TriggerSpec] = {}
+    build: Build = Build()
+    runtime_attributes: dict[str, Any] = {}
+    logger_sinks: list[LoggerSink] = []
+    readiness_timeout_seconds: Annotated[int, Meta(ge=0)] = 0
+    event_timeout: Duration | None = None
+    platform: dict[str, Any] = {}
+    ring_bytes: Annotated[int, Meta(ge=65536, le=1 << 28)] = 1 << 18  # of each ring of each worker; a power of two
+    max_body_bytes: Annotated[int, Meta(ge=1, le=1 << 30)] = 16 << 20  # of one event or reply, on every trigger
+
+    @property
+    def readiness_timeout_s(self) -> float:
+        """Seconds the workers have to get ready; nuclio's platform default where 0."""
+        return float(self.readiness_timeout_seconds or 120)
+
+    @property
+    def log_level(self) -> str:
+        """Lowest level of the function's log that is kept: debug, info, warn or error."""
+        level = self.logger_sinks[0].level if self.logger_sinks else "debug"
+        return "warn" if level == "warning" else level
+
+
+class Function(Spec, frozen=True):
+    """One function as written: metadata and spec. `apiVersion`, `kind` and `status` are accepted and ignored."""
+
+    metadata: Metadata
+    spec: FunctionSpec
