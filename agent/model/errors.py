@@ -42,7 +42,7 @@ class CommandError(AgentError):
 
 
 class SourceUnavailable(AgentError):
-    """A broker, device or directory is away. Nobody has to act: the trigger is started again, waiting longer each time."""
+    """A broker, device or directory is away. The trigger is started again, waiting longer each time."""
 
     code = "source.unavailable"
     retry = True

@@ -74,5 +74,5 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """The handler has done its work: it replied, and not with a server error (5xx, which is what a raise becomes)."""
+        """The handler has done its work: it replied, and not with a server error (a raise is a 500)."""
         return self.result is Result.REPLIED and self.status < 500

@@ -24,7 +24,7 @@ KIND_ALIASES = {"rabbitmq": "rabbit-mq", "kafka-cluster": "kafka"}
 
 @dataclass(frozen=True, slots=True)
 class TriggerKind:
-    """A registered trigger: its name in specs, the spec its keys are checked against, and the coroutine that runs it."""
+    """A registered trigger: its name in specs, the spec its keys are checked against, its coroutine."""
 
     name: str
     spec: type[TriggerSpec]
@@ -58,7 +58,7 @@ def trigger_kinds() -> list[str]:
 
 
 def trigger_kind(kind: str) -> TriggerKind:
-    """Import and return the trigger of that kind. Raises SpecError when there is none, or when its library is missing."""
+    """Import and return the trigger of that kind. Raises SpecError when it or its library is missing."""
     folder = folder_of(kind)
     module_name = f"agent.triggers.{folder}.trigger"
     try:

@@ -65,13 +65,13 @@ class Sink(Protocol):
         """Returns once nothing of this trigger is in flight (queued, in a worker, or waiting for its next attempt)."""
 
     def count(self, what: str, n: int = 1) -> None:
-        """Add to a named counter of this trigger, such as "dropped" or "frames_bad". Shown in statistics as it is named."""
+        """Add to a named counter of this trigger, such as "dropped" or "frames_bad"; shown in statistics."""
 
     def up(self, address: str = "") -> None:
         """The source is connected (or listening on `address`, as a URL or path). Shown in status."""
 
     def down(self, why: str) -> None:
-        """The source is away or not usable, and why. The trigger goes on trying. Logged once a change, not once a try."""
+        """The source is away or not usable, and why. The trigger goes on trying. Logged once a change."""
 
     def release(self) -> None:
         """Intake is closed: a new version may open the same source now, while this one still drains.

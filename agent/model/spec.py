@@ -21,10 +21,10 @@ class Duration(float):
 
 
 class Spec(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Base of everything that is read from a file. Unknown keys are reported by `load`, which knows where they stand."""
+    """Base of everything read from a file. Unknown keys are reported by `load`, which knows where they stand."""
 
 
-class Batch(Spec, frozen=True):
+class Batch(Spec, frozen=True, kw_only=True):
     """Collect events and hand them to the handler as one list."""
 
     mode: Literal["enable", "disable"] = "disable"
@@ -36,7 +36,7 @@ class Batch(Spec, frozen=True):
         return self.mode == "enable"
 
 
-class AsyncMode(Spec, frozen=True):
+class AsyncMode(Spec, frozen=True, kw_only=True):
     """Bounds of `mode: async`: how many events may be in flight in one worker at once."""
 
     max_connections_number: Annotated[int, Meta(ge=1, le=100_000)] = 1000
@@ -46,7 +46,7 @@ Delivery = Literal["at-most-once", "at-least-once"]
 """at-most-once: acknowledged to the source before the handler runs. at-least-once: after it has succeeded."""
 
 
-class TriggerSpec(Spec, frozen=True):
+class TriggerSpec(Spec, frozen=True, kw_only=True):
     """The keys every trigger has. A kind adds its own by subclassing; in files those may stand under `attributes`, as
     nuclio writes them, or beside the common keys.
     """
@@ -92,14 +92,14 @@ class TriggerSpec(Spec, frozen=True):
         return self.delivery or self.default_delivery
 
 
-class EnvironmentVariable(Spec, frozen=True):
+class EnvironmentVariable(Spec, frozen=True, kw_only=True):
     """One entry of `env`."""
 
     name: Annotated[str, Meta(min_length=1)]
     value: str = ""
 
 
-class Build(Spec, frozen=True):
+class Build(Spec, frozen=True, kw_only=True):
     """How code becomes a running function. Keys that only make sense for container images are accepted and ignored."""
 
     path: str = ""
@@ -112,21 +112,21 @@ class Build(Spec, frozen=True):
     offline: bool = False
 
 
-class LoggerSink(Spec, frozen=True):
+class LoggerSink(Spec, frozen=True, kw_only=True):
     """One entry of `loggerSinks`; the first one's level is the level of the function's log."""
 
     level: Literal["debug", "info", "warn", "warning", "error"] = "info"
     sink: str = ""
 
 
-class RestartPolicy(Spec, frozen=True):
+class RestartPolicy(Spec, frozen=True, kw_only=True):
     """`platform.attributes.restartPolicy`: what the agent does when the processor ends by itself."""
 
     name: Literal["always", "on-failure", "unless-stopped", "no"] = "always"
     maximum_retry_count: int = 0
 
 
-class Metadata(Spec, frozen=True):
+class Metadata(Spec, frozen=True, kw_only=True):
     """Name and labels. The name is lower-case letters, digits and dashes, at most 63 characters."""
 
     name: str
@@ -135,7 +135,7 @@ class Metadata(Spec, frozen=True):
     annotations: dict[str, str] = {}
 
 
-class FunctionSpec(Spec, frozen=True):
+class FunctionSpec(Spec, frozen=True, kw_only=True):
     """The `spec` of a function. `triggers` holds each kind's own subclass of TriggerSpec, by name."""
 
     description: str = ""
@@ -166,7 +166,7 @@ class FunctionSpec(Spec, frozen=True):
         return "warn" if level == "warning" else level
 
 
-class Function(Spec, frozen=True):
+class Function(Spec, frozen=True, kw_only=True):
     """One function as written: metadata and spec. `apiVersion`, `kind` and `status` are accepted and ignored."""
 
     metadata: Metadata
