@@ -1,6 +1,6 @@
 """The C core's Python face. See PROTOCOL.md for what the bytes mean."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 EVENT: Final = 1
@@ -17,6 +17,9 @@ MORE: Final = 1  # EVENT: the next record belongs to the same batch
 BATCH: Final = 2  # EVENT: the handler gets a list
 LARGE: Final = 4  # the body is in a segment of its own (resolved by this module)
 JSON_BODY: Final = 8  # EVENT: the body is JSON and must be decoded whatever content_type says
+
+PROTOCOL: Final = 1
+HEADER_BYTES: Final = 4096
 
 class RingBroken(Exception):
     """The other side wrote something that cannot be: the channel is of no further use."""
@@ -36,9 +39,8 @@ class ProcessorChannel:
     def __init__(
         self, buffer: object, name: str, event_bytes: int, reply_bytes: int, event_fd: int, reply_fd: int, salt: int
     ) -> None: ...
-    @property
-    def taken(self) -> int:
-        """Position up to which the worker has begun records: compare with what `put_event` returned, modulo 2**32."""
+    def begun(self, position: int) -> bool:
+        """Whether the worker has begun the record for which `put_event` returned `position`."""
 
     @property
     def beat(self) -> int:
@@ -57,7 +59,10 @@ class ProcessorChannel:
         fields: bytes | Sequence[tuple[str | bytes, str | bytes]],
         body: bytes | bytearray | memoryview,
     ) -> int:
-        """Position after the record (never 0), or 0 when the ring has no room now. ValueError when it can never fit."""
+        """A token for `begun` (never 0), or 0 when the ring has no room now.
+
+        ValueError when it can never fit, NoSpace when /dev/shm has no room for a large body.
+        """
 
     def put_control(self, kind: int, id: int = 0, payload: bytes = b"") -> bool: ...
     def drain(self, limit: int = 64) -> list[tuple[int, int, int, int, str, list[tuple[str, str]], bytes]]:
@@ -89,7 +94,7 @@ class WorkerChannel:
         """Becomes readable when rung; for event loops: `sleep()`, wait for it, `awake()`, `take()`."""
 
     def take(self) -> tuple[int, int, int, bytes] | None:
-        """Begin the next record: (kind, flags, id, head). None when there is none now. The one before must be released."""
+        """Begin the next record: (kind, flags, id, head), or None. The one before must have been released."""
 
     def body(self) -> bytes:
         """A copy of the begun record's body."""
@@ -115,7 +120,7 @@ class WorkerChannel:
         id: int,
         status: int,
         content_type: str,
-        headers: Mapping[str, str] | Sequence[tuple[str, str]] | None,
+        headers: dict[str, str] | list[tuple[str, str]] | None,
         body: str | bytes | bytearray | memoryview,
     ) -> None:
         """Answer an event. Waits, without the GIL, while the ring is full."""

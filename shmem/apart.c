@@ -1,0 +1,77 @@
+/* Large bodies: see apart.h. */
+#define _GNU_SOURCE
+#include "apart.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+void apart_name(char name[APART_NAME_BYTES], const char *channel, char way, uint64_t id)
+{
+	snprintf(name, APART_NAME_BYTES, "/%s-%c%" PRIx64, channel, way, id);
+}
+
+int apart_write(const char *name, const char *data, size_t size)
+{
+	int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return errno;
+	while (size > 0) {
+		ssize_t put = write(fd, data, size);
+
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0) {
+			int error = put < 0 ? errno : ENOSPC;
+
+			close(fd);
+			shm_unlink(name);
+			return error;
+		}
+		data += put;
+		size -= (size_t)put;
+	}
+	close(fd);
+	return 0;
+}
+
+int apart_open(const char *name, size_t size)
+{
+	struct stat found;
+	int fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	shm_unlink(name);
+	/* Shorter than the record claims: reading on would end early, mapping it would be SIGBUS. */
+	if (fstat(fd, &found) != 0 || found.st_size < 0 || (uint64_t)found.st_size != size) {
+		close(fd);
+		return -EBADMSG;
+	}
+	return fd;
+}
+
+int apart_read(int fd, char *to, size_t size)
+{
+	while (size > 0) {
+		ssize_t got = read(fd, to, size);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return got < 0 ? errno : EBADMSG;
+		to += got;
+		size -= (size_t)got;
+	}
+	return 0;
+}
+
+void apart_remove(const char *name)
+{
+	shm_unlink(name);
+}
