@@ -21,6 +21,11 @@ Run = Callable[[Any, Sink], Awaitable[None]]
 KIND_ALIASES = {"rabbitmq": "rabbit-mq", "kafka-cluster": "kafka"}
 """Other spellings that nuclio accepts, in lower case."""
 
+KINDS_OF_NUCLIO = frozenset(
+    ("http", "cron", "kickstart", "mqtt", "iotcoremqtt", "nats", "rabbit-mq", "kafka", "kinesis")
+) | {"v3iostream", "eventhub", "pubsub", "v3ioitempoller"}
+"""What nuclio knows, in lower case: such a kind without a folder here is "not supported yet", not a typing error."""
+
 
 @dataclass(frozen=True, slots=True)
 class TriggerKind:
@@ -53,8 +58,17 @@ def folder_of(kind: str) -> str:
 
 def trigger_kinds() -> list[str]:
     """Every kind there is a folder for, without importing any."""
-    package = importlib.import_module("agent.triggers")
-    return sorted(item.name.replace("_", "-") for item in pkgutil.iter_modules(package.__path__) if item.ispkg)
+    return [name.replace("_", "-") for name in _folders("agent.triggers")]
+
+
+def runtime_languages() -> list[str]:
+    """Every language there is a runtime for, without importing any."""
+    return _folders("runtimes")
+
+
+def _folders(package_name: str) -> list[str]:
+    package = importlib.import_module(package_name)
+    return sorted(item.name for item in pkgutil.iter_modules(package.__path__) if item.ispkg)
 
 
 def trigger_kind(kind: str) -> TriggerKind:
@@ -65,9 +79,15 @@ def trigger_kind(kind: str) -> TriggerKind:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
-            raise SpecError(f"no trigger of kind {kind!r}", fix=f"known kinds: {', '.join(trigger_kinds())}") from error
+            what = "triggers of kind {!r} are not supported yet" if _of_nuclio(kind) else "no trigger of kind {!r}"
+            raise SpecError(what.format(kind), fix=f"known kinds: {', '.join(trigger_kinds())}") from error
         raise SpecError(
             f"trigger kind {kind!r} needs the Python package {error.name!r}",
             fix=f"pip install 'headrace[{folder}]'",
         ) from error
     return next(item for item in _triggers.values() if item.run.__module__ == module.__name__)
+
+
+def _of_nuclio(kind: str) -> bool:
+    name = kind.lower()
+    return KIND_ALIASES.get(name, name) in KINDS_OF_NUCLIO

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, convert, field
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 """TCP port; 0 means: pick a free one."""
 
 
 class Duration(float):
-    """Seconds, written in files as a Go duration ("500ms", "1s", "2m30s", "1h"). Decoded by `load.duration`."""
+    """Seconds, written in files as a Go duration ("500ms", "1s", "2m30s", "1h"). See `agent.model.duration`."""
 
     __slots__ = ()
 
@@ -72,6 +72,7 @@ class TriggerSpec(Spec, frozen=True, kw_only=True):
     retry_delay: Duration = Duration(0.2)  # of the second attempt; doubles, jittered, up to max_retry_delay
     max_retry_delay: Duration = Duration(30.0)
     queue_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024  # events waiting in front of the workers
+    shares_workers_of: str = ""  # name of the trigger whose workers this one uses; set on the added `default-http`
 
     default_delivery: ClassVar[Delivery] = "at-most-once"  # overridden where the source can redeliver
 
@@ -140,7 +141,7 @@ class FunctionSpec(Spec, frozen=True, kw_only=True):
 
     description: str = ""
     disable: bool = False
-    disable_default_http_trigger: bool | None = None  # key: disableDefaultHTTPTrigger
+    disable_default_http_trigger: bool | None = field(default=None, name="disableDefaultHTTPTrigger")
     handler: str = ""
     runtime: str = ""
     env: list[EnvironmentVariable] = []
@@ -158,6 +159,12 @@ class FunctionSpec(Spec, frozen=True, kw_only=True):
     def readiness_timeout_s(self) -> float:
         """Seconds the workers have to get ready; nuclio's platform default where 0."""
         return float(self.readiness_timeout_seconds or 120)
+
+    @property
+    def restart_policy(self) -> RestartPolicy:
+        """`platform.attributes.restartPolicy`, checked by `agent.model.load`; the default where it is not given."""
+        attributes = self.platform.get("attributes") or {}
+        return convert(attributes.get("restartPolicy") or {}, RestartPolicy)
 
     @property
     def log_level(self) -> str:
