@@ -48,7 +48,8 @@ int apart_open(const char *name, size_t size)
 	if (fd < 0)
 		return -errno;
 	shm_unlink(name);
-	/* Shorter than the record claims: reading on would end early, mapping it would be SIGBUS. */
+	/* Shorter than the record claims: reading on would end early, mapping it would be SIGBUS.
+	 */
 	if (fstat(fd, &found) != 0 || found.st_size < 0 || (uint64_t)found.st_size != size) {
 		close(fd);
 		return -EBADMSG;

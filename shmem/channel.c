@@ -28,10 +28,10 @@ uint32_t channel_segment_bytes(uint32_t event_bytes, uint32_t reply_bytes)
 	return CHANNEL_HEADER_BYTES + event_bytes + reply_bytes;
 }
 
-/* Lay out an empty channel in zeroed memory.  Processor only, before the worker is started: no order needed,
- * starting a process is one. */
-enum ring_status channel_format(void *segment, size_t bytes, uint32_t event_bytes, uint32_t reply_bytes,
-				uint32_t processor_pid, uint64_t salt)
+/* Lay out an empty channel in zeroed memory.  Processor only, before the worker is started: no
+ * order needed, starting a process is one. */
+enum ring_status channel_format(void *segment, size_t bytes, uint32_t event_bytes,
+                                uint32_t reply_bytes, uint32_t processor_pid, uint64_t salt)
 {
 	struct channel_header *header = segment;
 
@@ -49,7 +49,8 @@ enum ring_status channel_format(void *segment, size_t bytes, uint32_t event_byte
 	return RING_OK;
 }
 
-static void ring_open(struct ring *ring, struct ring_control *control, unsigned char *data, uint32_t size)
+static void ring_open(struct ring *ring, struct ring_control *control, unsigned char *data,
+                      uint32_t size)
 {
 	ring->control = control;
 	ring->data = data;
@@ -59,20 +60,24 @@ static void ring_open(struct ring *ring, struct ring_control *control, unsigned 
 	ring->bell = -1;
 }
 
-/* Check the identity page and give a view of both rings, positions at the start.  The caller sets the bells. */
-enum ring_status channel_open(void *segment, size_t bytes, struct ring *events, struct ring *replies)
+/* Check the identity page and give a view of both rings, positions at the start.  The caller sets
+ * the bells. */
+enum ring_status channel_open(void *segment, size_t bytes, struct ring *events,
+                              struct ring *replies)
 {
 	struct channel_header *header = segment;
 	uint32_t event_bytes, reply_bytes;
 
-	if (bytes < CHANNEL_HEADER_BYTES || header->magic != CHANNEL_MAGIC || header->abi != CHANNEL_ABI)
+	if (bytes < CHANNEL_HEADER_BYTES || header->magic != CHANNEL_MAGIC ||
+	    header->abi != CHANNEL_ABI)
 		return RING_MISMATCH;
 	event_bytes = header->event_bytes;
 	reply_bytes = header->reply_bytes;
 	if (header->header_bytes != CHANNEL_HEADER_BYTES || !is_ring_size(event_bytes) ||
 	    !is_ring_size(reply_bytes) || bytes < channel_segment_bytes(event_bytes, reply_bytes))
 		return RING_MISMATCH;
-	ring_open(events, &header->events, (unsigned char *)segment + CHANNEL_HEADER_BYTES, event_bytes);
+	ring_open(events, &header->events, (unsigned char *)segment + CHANNEL_HEADER_BYTES,
+	          event_bytes);
 	ring_open(replies, &header->replies, events->data + event_bytes, reply_bytes);
 	return RING_OK;
 }
@@ -80,8 +85,9 @@ enum ring_status channel_open(void *segment, size_t bytes, struct ring *events, 
 /* Producer: look at how far the consumer has given bytes back. */
 static enum ring_status refresh_head(struct ring *ring)
 {
-	/* acquire, pairs with the release of head in ring_release(): whoever sees the new head knows the consumer
-	 * has read all it wanted from the bytes before it.  Without it we may overwrite a slot that is being read. */
+	/* acquire, pairs with the release of head in ring_release(): whoever sees the new head
+	 * knows the consumer has read all it wanted from the bytes before it.  Without it we may
+	 * overwrite a slot that is being read. */
 	uint32_t head = atomic_load_explicit(&ring->control->head, memory_order_acquire);
 
 	if (ring->own - head > ring->size || (head & 7u) != 0)
@@ -90,8 +96,8 @@ static enum ring_status refresh_head(struct ring *ring)
 	return RING_OK;
 }
 
-/* Producer: find room for a record of `bytes`, never split at the wrap.  The slot stays ours until ring_publish;
- * reserving again without publishing gives the same slot. */
+/* Producer: find room for a record of `bytes`, never split at the wrap.  The slot stays ours until
+ * ring_publish; reserving again without publishing gives the same slot. */
 enum ring_status ring_reserve(struct ring *ring, uint64_t bytes, unsigned char **slot)
 {
 	uint64_t need = ring_align(bytes);
@@ -110,8 +116,9 @@ enum ring_status ring_reserve(struct ring *ring, uint64_t bytes, unsigned char *
 			return RING_FULL;
 	}
 	if (to_end < need) {
-		/* Positions are multiples of 8, so a pad always has room for its size, kind and flags. It is published
-		 * together with the record behind it: nobody sees the new tail before ring_publish. */
+		/* Positions are multiples of 8, so a pad always has room for its size, kind and
+		 * flags. It is published together with the record behind it: nobody sees the new
+		 * tail before ring_publish. */
 		pad = to_end;
 		memcpy(ring->data + index, &pad, sizeof pad);
 		memset(ring->data + index + 4, 0, 4);
@@ -124,7 +131,8 @@ enum ring_status ring_reserve(struct ring *ring, uint64_t bytes, unsigned char *
 
 static enum ring_status ring_bell(int bell)
 {
-	/* The pipe's write end does not block: a full pipe holds bytes already, so the wake-up is certain. */
+	/* The pipe's write end does not block: a full pipe holds bytes already, so the wake-up is
+	 * certain. */
 	while (write(bell, "", 1) < 0) {
 		if (errno == EAGAIN)
 			return RING_OK;
@@ -139,18 +147,21 @@ enum ring_status ring_publish(struct ring *ring, uint32_t bytes)
 {
 	ring->own += (uint32_t)ring_align(bytes);
 
-	/* release, pairs with the acquire of tail in ring_peek(): whoever sees the new tail sees every byte we put in
-	 * the slot.  Without it the consumer may read bytes that are still on their way. */
+	/* release, pairs with the acquire of tail in ring_peek(): whoever sees the new tail sees
+	 * every byte we put in the slot.  Without it the consumer may read bytes that are still on
+	 * their way. */
 	atomic_store_explicit(&ring->control->tail, ring->own, memory_order_release);
 
-	/* The other half is in ring_sleep(): we store tail, then load asleep; it stores asleep, then loads tail.  Release
-	 * and acquire let both loads pass both stores, and then each misses the other's: we ring nobody, it sleeps on a
-	 * full ring.  A full fence between store and load on both sides forbids exactly that. */
+	/* The other half is in ring_sleep(): we store tail, then load asleep; it stores asleep,
+	 * then loads tail.  Release and acquire let both loads pass both stores, and then each
+	 * misses the other's: we ring nobody, it sleeps on a full ring.  A full fence between store
+	 * and load on both sides forbids exactly that. */
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load_explicit(&ring->control->asleep, memory_order_relaxed) == 0)
 		return RING_OK;
 
-	/* exchange, so that of several who see the flag one rings.  relaxed: the byte through the kernel orders the rest. */
+	/* exchange, so that of several who see the flag one rings.  relaxed: the byte through the
+	 * kernel orders the rest. */
 	if (atomic_exchange_explicit(&ring->control->asleep, 0, memory_order_relaxed) == 0)
 		return RING_OK;
 	return ring_bell(ring->bell);
@@ -164,8 +175,8 @@ static int has_record(struct ring *ring)
 	return ring->seen != ring->own;
 }
 
-/* Consumer: look at the next record without taking it.  Everything is checked before it is used: the other side
- * may be broken, or may change the bytes while we look (each word is read once). */
+/* Consumer: look at the next record without taking it.  Everything is checked before it is used:
+ * the other side may be broken, or may change the bytes while we look (each word is read once). */
 enum ring_status ring_peek(struct ring *ring, struct ring_record *record)
 {
 	int pads = 0;
@@ -185,7 +196,8 @@ enum ring_status ring_peek(struct ring *ring, struct ring_record *record)
 		if ((size & 7u) != 0 || size < 8 || size > used || size > ring->size - index)
 			return RING_BROKEN;
 		if ((kind_flags & 0xffffu) == CHANNEL_PAD) {
-			/* Only ever one, up to the end of the ring: anything else would let a broken peer keep us here. */
+			/* Only ever one, up to the end of the ring: anything else would let a
+			 * broken peer keep us here. */
 			if (++pads > 1 || size != ring->size - index)
 				return RING_BROKEN;
 			ring_release(ring, size);
@@ -206,24 +218,27 @@ enum ring_status ring_peek(struct ring *ring, struct ring_record *record)
 void ring_release(struct ring *ring, uint32_t bytes)
 {
 	ring->own += bytes;
-	/* release, pairs with the acquire of head in refresh_head(): our reads of the slot are done before the producer
-	 * may see it free.  A load can not sink below a release store. */
+	/* release, pairs with the acquire of head in refresh_head(): our reads of the slot are done
+	 * before the producer may see it free.  A load can not sink below a release store. */
 	atomic_store_explicit(&ring->control->head, ring->own, memory_order_release);
 }
 
-/* Consumer: say "asleep", then look once more.  1: the caller may wait on the bell; 0: records came, go on reading. */
+/* Consumer: say "asleep", then look once more.  1: the caller may wait on the bell; 0: records
+ * came, go on reading. */
 int ring_sleep(struct ring *ring)
 {
 	atomic_store_explicit(&ring->control->asleep, 1, memory_order_relaxed);
 	atomic_thread_fence(memory_order_seq_cst); /* see ring_publish() */
 	if (!has_record(ring))
 		return 1;
-	/* If the producer was quicker to clear it, a byte is in the bell: it costs one wake-up for nothing later. */
+	/* If the producer was quicker to clear it, a byte is in the bell: it costs one wake-up for
+	 * nothing later. */
 	atomic_exchange_explicit(&ring->control->asleep, 0, memory_order_relaxed);
 	return 0;
 }
 
-/* Consumer: empty the bell after it rang (the descriptor is readable).  RING_CLOSED at end-of-file. */
+/* Consumer: empty the bell after it rang (the descriptor is readable).  RING_CLOSED at end-of-file.
+ */
 enum ring_status ring_awake(struct ring *ring)
 {
 	char bytes[256];
@@ -254,9 +269,9 @@ void ring_spin_init(struct ring_spin *spin, uint32_t most_ns)
 	spin->until_probe = 8;
 }
 
-/* Spin for a moment if that has been paying.  The budget doubles when a record came within it and halves when none
- * did; at the bottom it is off, and one wait in 64 tries again.  So it switches itself off where it can not pay: on
- * one core, on a busy machine, and between rare events. */
+/* Spin for a moment if that has been paying.  The budget doubles when a record came within it and
+ * halves when none did; at the bottom it is off, and one wait in 64 tries again.  So it switches
+ * itself off where it can not pay: on one core, on a busy machine, and between rare events. */
 static int spin_for_record(struct ring *ring, struct ring_spin *spin)
 {
 	uint32_t budget = spin->budget_ns;
@@ -274,7 +289,8 @@ static int spin_for_record(struct ring *ring, struct ring_spin *spin)
 	do {
 		for (int turn = 0; turn < 16; turn++) {
 			if (has_record(ring)) {
-				spin->budget_ns = budget * 2 < spin->most_ns ? budget * 2 : spin->most_ns;
+				spin->budget_ns =
+				    budget * 2 < spin->most_ns ? budget * 2 : spin->most_ns;
 				return 1;
 			}
 			cpu_relax();
@@ -284,7 +300,8 @@ static int spin_for_record(struct ring *ring, struct ring_spin *spin)
 	return 0;
 }
 
-/* Consumer: wait until there is a record.  timeout_ns < 0: for ever.  The bell must block (read end of a pipe). */
+/* Consumer: wait until there is a record.  timeout_ns < 0: for ever.  The bell must block (read end
+ * of a pipe). */
 enum ring_status ring_wait(struct ring *ring, struct ring_spin *spin, int64_t timeout_ns)
 {
 	uint64_t deadline = timeout_ns < 0 ? 0 : channel_now_ns() + (uint64_t)timeout_ns;
@@ -300,13 +317,14 @@ enum ring_status ring_wait(struct ring *ring, struct ring_spin *spin, int64_t ti
 			uint64_t now = channel_now_ns();
 			uint64_t left = now < deadline ? deadline - now : 0;
 			struct timespec wait = {.tv_sec = (time_t)(left / 1000000000u),
-						.tv_nsec = (long)(left % 1000000000u)};
+			                        .tv_nsec = (long)(left % 1000000000u)};
 			int ready = ppoll(&bell, 1, &wait, NULL);
 
 			if (ready < 0)
 				return errno == EINTR ? RING_INTERRUPTED : RING_CLOSED;
 			if (ready == 0) {
-				atomic_exchange_explicit(&ring->control->asleep, 0, memory_order_relaxed);
+				atomic_exchange_explicit(&ring->control->asleep, 0,
+				                         memory_order_relaxed);
 				return has_record(ring) ? RING_OK : RING_TIMEOUT;
 			}
 		}
@@ -319,14 +337,16 @@ enum ring_status ring_wait(struct ring *ring, struct ring_spin *spin, int64_t ti
 	return RING_OK;
 }
 
-/* Producer: no room.  The consumer does not ring for room (it would cost every release a fence, for a case that a
- * bounded queue makes rare), so wait a little, longer with each attempt, and notice when the other side is gone. */
+/* Producer: no room.  The consumer does not ring for room (it would cost every release a fence, for
+ * a case that a bounded queue makes rare), so wait a little, longer with each attempt, and notice
+ * when the other side is gone. */
 enum ring_status ring_wait_room(struct ring *ring, uint32_t attempt)
 {
 	struct pollfd bell = {.fd = ring->bell, .events = 0};
 	uint64_t wait_ns = UINT64_C(20000) << (attempt < 6 ? attempt : 6);
 	struct timespec wait = {.tv_sec = 0, .tv_nsec = (long)wait_ns};
-	int ready = ppoll(&bell, 1, &wait, NULL); /* only POLLERR can come: the read end of our bell was closed */
+	int ready = ppoll(&bell, 1, &wait,
+	                  NULL); /* only POLLERR can come: the read end of our bell was closed */
 
 	if (ready < 0 && errno == EINTR)
 		return RING_INTERRUPTED;

@@ -1,18 +1,19 @@
 /* The channel: two one-way rings in one shared-memory segment, and a doorbell each way.
  *
- * Why: events reach a worker of any language without a copy through the kernel, and under load without a
- * system call.  Flow: processor -> [events] -> worker -> [replies] -> processor.
- * Promise: one producer and one consumer a ring; what is published is seen whole or not at all; nothing read
- * from the segment is trusted before it is checked; a peer that dies at any instruction stalls only itself.
+ * Why: events reach a worker of any language without a copy through the kernel, and under load
+ * without a system call.  Flow: processor -> [events] -> worker -> [replies] -> processor. Promise:
+ * one producer and one consumer a ring; what is published is seen whole or not at all; nothing read
+ * from the segment is trusted before it is checked; a peer that dies at any instruction stalls only
+ * itself.
  *
- * PROTOCOL.md is the contract in words.  This header needs no Python: workers in C, Go and Node.js use it too.
+ * PROTOCOL.md is the contract in words.  This header needs no Python: workers in C, Go and Node.js
+ * use it too.
  *
  *   segment   offset  size  what                               written by
- *             0       64    identity: magic, abi, sizes, salt  processor, once, before the worker starts
- *             64      64    worker's state                     worker
- *             128     192   control words of the event ring    tail: processor; head, asleep: worker
- *             320     192   control words of the reply ring    tail: worker; head, asleep: processor
- *             4096    E     event ring                         processor
+ *             0       64    identity: magic, abi, sizes, salt  processor, once, before the worker
+ * starts 64      64    worker's state                     worker 128     192   control words of the
+ * event ring    tail: processor; head, asleep: worker 320     192   control words of the reply ring
+ * tail: worker; head, asleep: processor 4096    E     event ring                         processor
  *             4096+E  R     reply ring                         worker
  */
 #ifndef HEADRACE_CHANNEL_H
@@ -55,8 +56,8 @@ enum channel_flag {
 
 enum ring_status {
 	RING_OK = 0,
-	RING_EMPTY = 1,	  /* nothing to read now */
-	RING_FULL = 2,	  /* no room now */
+	RING_EMPTY = 1,   /* nothing to read now */
+	RING_FULL = 2,    /* no room now */
 	RING_TOO_BIG = 3, /* can never fit: over a quarter of the ring */
 	RING_BROKEN = 4,  /* the other side wrote what cannot be */
 	RING_CLOSED = 5,  /* the other side is gone */
@@ -65,15 +66,16 @@ enum ring_status {
 	RING_MISMATCH = 8,    /* not a channel, or of another abi */
 };
 
-/* Positions count bytes since the start and wrap at 2^32; the ring's size is a power of two, so an index is
- * position & (size - 1) and "used" is tail - head in wrapping arithmetic.  32 bits because armv6 and armv7
- * have lock-free 32-bit atomics without a library. */
+/* Positions count bytes since the start and wrap at 2^32; the ring's size is a power of two, so an
+ * index is position & (size - 1) and "used" is tail - head in wrapping arithmetic.  32 bits because
+ * armv6 and armv7 have lock-free 32-bit atomics without a library. */
 struct ring_control {
 	_Atomic uint32_t tail; /* producer: bytes published */
 	char pad0[60];
 	_Atomic uint32_t head; /* consumer: bytes given back */
 	char pad1[60];
-	_Atomic uint32_t asleep; /* consumer sets it before it sleeps; whoever clears it owes the wake-up */
+	_Atomic uint32_t
+	    asleep; /* consumer sets it before it sleeps; whoever clears it owes the wake-up */
 	char pad2[60];
 };
 
@@ -90,9 +92,10 @@ struct channel_header {
 	_Atomic uint32_t state; /* 0 starting, 1 ready, 2 stopped */
 	_Atomic uint32_t worker_pid;
 	_Atomic uint32_t taken; /* position in the event ring up to which records were begun */
-	_Atomic uint32_t beat;	/* grows with every record begun and every wait ended */
-	_Atomic uint32_t hand_since_ms; /* CLOCK_MONOTONIC when the record in hand was begun, wrapping */
-	_Atomic uint32_t in_hand;	/* 1 while a record is begun and not given back */
+	_Atomic uint32_t beat;  /* grows with every record begun and every wait ended */
+	_Atomic uint32_t
+	    hand_since_ms;        /* CLOCK_MONOTONIC when the record in hand was begun, wrapping */
+	_Atomic uint32_t in_hand; /* 1 while a record is begun and not given back */
 	char pad1[40];
 	struct ring_control events;
 	struct ring_control replies;
@@ -135,9 +138,10 @@ struct ring_spin {
 };
 
 uint32_t channel_segment_bytes(uint32_t event_bytes, uint32_t reply_bytes);
-enum ring_status channel_format(void *segment, size_t bytes, uint32_t event_bytes, uint32_t reply_bytes,
-				uint32_t processor_pid, uint64_t salt);
-enum ring_status channel_open(void *segment, size_t bytes, struct ring *events, struct ring *replies);
+enum ring_status channel_format(void *segment, size_t bytes, uint32_t event_bytes,
+                                uint32_t reply_bytes, uint32_t processor_pid, uint64_t salt);
+enum ring_status channel_open(void *segment, size_t bytes, struct ring *events,
+                              struct ring *replies);
 
 enum ring_status ring_reserve(struct ring *ring, uint64_t bytes, unsigned char **slot);
 enum ring_status ring_publish(struct ring *ring, uint32_t bytes);

@@ -1,12 +1,15 @@
-/* The channel for Python: the module shmem._channel, limited API (abi3) of 3.11.  Its face is _channel.pyi.
+/* The channel for Python: the module shmem._channel, limited API (abi3) of 3.11.  Its face is
+ * _channel.pyi.
  *
- * Thin on purpose: gathering (pygather.c), then the C core.  One end lives in one process; the GIL makes each call
- * whole, except the waits, which release it and leave no state half-changed. */
+ * Thin on purpose: gathering (pygather.c), then the C core.  One end lives in one process; the GIL
+ * makes each call whole, except the waits, which release it and leave no state half-changed. */
 #include "pygather.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -23,7 +26,8 @@ static PyObject *raise_status(enum ring_status status)
 {
 	switch (status) {
 	case RING_TOO_BIG:
-		PyErr_SetString(PyExc_ValueError, "the record takes more than a quarter of the ring");
+		PyErr_SetString(PyExc_ValueError,
+		                "the record takes more than a quarter of the ring");
 		break;
 	case RING_CLOSED:
 		PyErr_SetString(RingClosed, "the other side of the channel is gone");
@@ -42,12 +46,14 @@ static PyObject *raise_apart(int error, uint32_t size)
 	if (error == ENOSPC || error == ENOMEM)
 		PyErr_Format(NoSpace, "/dev/shm has no room for a body of %u bytes", size);
 	else
-		PyErr_Format(RingBroken, "a body of %u bytes in a segment of its own is not readable: %s", size,
-			     strerror(error));
+		PyErr_Format(RingBroken,
+		             "a body of %u bytes in a segment of its own is not readable: %s", size,
+		             strerror(error));
 	return NULL;
 }
 
-/* ------------------------------------------------------------------------------------------ processor's end */
+/* ------------------------------------------------------------------------------------------
+ * processor's end */
 
 struct processor_channel {
 	PyObject_HEAD Py_buffer buffer;
@@ -59,7 +65,8 @@ struct processor_channel {
 
 static int processor_init(PyObject *object, PyObject *arguments, PyObject *keywords)
 {
-	static char *names[] = {"buffer", "name", "event_bytes", "reply_bytes", "event_fd", "reply_fd", "salt", NULL};
+	static char *names[] = {"buffer",   "name",     "event_bytes", "reply_bytes",
+	                        "event_fd", "reply_fd", "salt",        NULL};
 	struct processor_channel *self = (struct processor_channel *)object;
 	PyObject *buffer;
 	const char *name;
@@ -68,8 +75,8 @@ static int processor_init(PyObject *object, PyObject *arguments, PyObject *keywo
 	int event_fd, reply_fd;
 	enum ring_status status;
 
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OsIIiiK", names, &buffer, &name, &event_bytes,
-					 &reply_bytes, &event_fd, &reply_fd, &salt))
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "OsIIiiK", names, &buffer, &name,
+	                                 &event_bytes, &reply_bytes, &event_fd, &reply_fd, &salt))
 		return -1;
 	if (self->open || strlen(name) >= NAME_BYTES) {
 		PyErr_SetString(PyExc_ValueError, "channel name too long, or channel already open");
@@ -77,13 +84,16 @@ static int processor_init(PyObject *object, PyObject *arguments, PyObject *keywo
 	}
 	if (PyObject_GetBuffer(buffer, &self->buffer, PyBUF_WRITABLE) < 0)
 		return -1;
-	status = channel_format(self->buffer.buf, (size_t)self->buffer.len, event_bytes, reply_bytes,
-				(uint32_t)getpid(), salt);
+	status = channel_format(self->buffer.buf, (size_t)self->buffer.len, event_bytes,
+	                        reply_bytes, (uint32_t)getpid(), salt);
 	if (status == RING_OK)
-		status = channel_open(self->buffer.buf, (size_t)self->buffer.len, &self->events, &self->replies);
+		status = channel_open(self->buffer.buf, (size_t)self->buffer.len, &self->events,
+		                      &self->replies);
 	if (status != RING_OK) {
 		PyBuffer_Release(&self->buffer);
-		PyErr_SetString(PyExc_ValueError, "ring sizes must be powers of two, at least 4096, and fit the buffer");
+		PyErr_SetString(
+		    PyExc_ValueError,
+		    "ring sizes must be powers of two, at least 4096, and fit the buffer");
 		return -1;
 	}
 	strcpy(self->name, name);
@@ -133,9 +143,10 @@ static void processor_dealloc(PyObject *object)
 	channel_free(object);
 }
 
-/* Whether `body` goes into a segment of its own: with it the record would be over a quarter of the ring. */
-static int body_is_apart(const struct ring *ring, uint32_t head_bytes, const struct record_bytes *texts, uint32_t count,
-			 struct record_bytes body)
+/* Whether `body` goes into a segment of its own: with it the record would be over a quarter of the
+ * ring. */
+static int body_is_apart(const struct ring *ring, uint32_t head_bytes,
+                         const struct record_bytes *texts, uint32_t count, struct record_bytes body)
 {
 	uint64_t total = (uint64_t)CHANNEL_RECORD_HEADER + head_bytes + 8 + body.size;
 
@@ -145,10 +156,11 @@ static int body_is_apart(const struct ring *ring, uint32_t head_bytes, const str
 }
 
 static PyObject *put_event_gathered(struct processor_channel *self, uint16_t flags, uint64_t id,
-				    const struct record_event *event, const struct record_bytes *texts,
-				    struct record_bytes body)
+                                    const struct record_event *event,
+                                    const struct record_bytes *texts, struct record_bytes body)
 {
-	int apart = body_is_apart(&self->events, CHANNEL_EVENT_HEAD, texts, CHANNEL_TEXT_PARTS, body);
+	int apart =
+	    body_is_apart(&self->events, CHANNEL_EVENT_HEAD, texts, CHANNEL_TEXT_PARTS, body);
 	char name[APART_NAME_BYTES];
 	enum ring_status status;
 
@@ -166,7 +178,8 @@ static PyObject *put_event_gathered(struct processor_channel *self, uint16_t fla
 		apart_remove(name);
 	if (status == RING_FULL)
 		return PyLong_FromLong(0);
-	/* CLOSED here means: published, but nobody to ring. The worker's end is seen through its process. */
+	/* CLOSED here means: published, but nobody to ring. The worker's end is seen through its
+	 * process. */
 	if (status != RING_OK && status != RING_CLOSED)
 		return raise_status(status);
 	return PyLong_FromUnsignedLong((unsigned long)self->events.own | 1u);
@@ -184,8 +197,10 @@ static PyObject *processor_put_event(PyObject *object, PyObject *const *argument
 
 	if (self == NULL)
 		return NULL;
-	if (count != 10 || !PyTuple_Check(arguments[6]) || PyTuple_Size(arguments[6]) != CHANNEL_TEXT_PARTS - 2) {
-		PyErr_SetString(PyExc_TypeError, "put_event takes 10 arguments, the 7th a tuple of 11 texts");
+	if (count != 10 || !PyTuple_Check(arguments[6]) ||
+	    PyTuple_Size(arguments[6]) != CHANNEL_TEXT_PARTS - 2) {
+		PyErr_SetString(PyExc_TypeError,
+		                "put_event takes 10 arguments, the 7th a tuple of 11 texts");
 		return NULL;
 	}
 	strings = arguments[6];
@@ -200,8 +215,10 @@ static PyObject *processor_put_event(PyObject *object, PyObject *const *argument
 	for (int part = 0; part < (int)CHANNEL_TEXT_PARTS - 2; part++)
 		if (gather_text(&held, PyTuple_GetItem(strings, part), &texts[part]) < 0)
 			goto done;
-	if (gather_pairs(&held, 0, arguments[7], &texts[CHANNEL_TEXT_PARTS - 2], &event.header_count) < 0 ||
-	    gather_pairs(&held, 1, arguments[8], &texts[CHANNEL_TEXT_PARTS - 1], &event.field_count) < 0 ||
+	if (gather_pairs(&held, 0, arguments[7], &texts[CHANNEL_TEXT_PARTS - 2],
+	                 &event.header_count) < 0 ||
+	    gather_pairs(&held, 1, arguments[8], &texts[CHANNEL_TEXT_PARTS - 1],
+	                 &event.field_count) < 0 ||
 	    gather_body(&held, arguments[9], &body) < 0)
 		goto done;
 	result = put_event_gathered(self, (uint16_t)flags, id, &event, texts, body);
@@ -223,7 +240,8 @@ static PyObject *processor_put_control(PyObject *object, PyObject *arguments)
 	if (self == NULL || !PyArg_ParseTuple(arguments, "I|Ky#", &kind, &id, &payload.data, &size))
 		return NULL;
 	payload.size = (uint32_t)size;
-	status = record_put_reply(&self->events, (uint16_t)kind, 0, id, &reply, empty, empty, payload, 0);
+	status = record_put_reply(&self->events, (uint16_t)kind, 0, id, &reply, empty, empty,
+	                          payload, 0);
 	if (status == RING_FULL)
 		Py_RETURN_FALSE;
 	if (status != RING_OK && status != RING_CLOSED)
@@ -240,13 +258,15 @@ static PyObject *processor_begun(PyObject *object, PyObject *position)
 
 	if (self == NULL || PyErr_Occurred())
 		return NULL;
-	/* acquire, pairs with the release of taken in worker_take(): for reading it after the worker has died any order
-	 * would do, for a live one we see at least what it had begun before it rang. */
+	/* acquire, pairs with the release of taken in worker_take(): for reading it after the
+	 * worker has died any order would do, for a live one we see at least what it had begun
+	 * before it rang. */
 	taken = atomic_load_explicit(&self->header->taken, memory_order_acquire);
 	return PyBool_FromLong((int32_t)(taken - ((uint32_t)end & ~7u)) >= 0);
 }
 
-static PyObject *body_of(struct processor_channel *self, const struct ring_record *record, struct record_bytes body)
+static PyObject *body_of(struct processor_channel *self, const struct ring_record *record,
+                         struct record_bytes body)
 {
 	char name[APART_NAME_BYTES];
 	PyObject *bytes;
@@ -288,7 +308,8 @@ static PyObject *record_tuple(struct processor_channel *self, const struct ring_
 	for (int index = 0; index < 7; index++)
 		whole = whole && fields[index] != NULL;
 	if (whole)
-		tuple = PyTuple_Pack(7, fields[0], fields[1], fields[2], fields[3], fields[4], fields[5], fields[6]);
+		tuple = PyTuple_Pack(7, fields[0], fields[1], fields[2], fields[3], fields[4],
+		                     fields[5], fields[6]);
 	for (int index = 0; index < 7; index++)
 		Py_XDECREF(fields[index]);
 	if (tuple == NULL && !PyErr_Occurred())
@@ -345,35 +366,39 @@ static PyObject *processor_beat(PyObject *object, void *unused)
 	(void)unused;
 	if (self == NULL)
 		return NULL;
-	return PyLong_FromUnsignedLong(atomic_load_explicit(&self->header->beat, memory_order_relaxed));
+	return PyLong_FromUnsignedLong(
+	    atomic_load_explicit(&self->header->beat, memory_order_relaxed));
 }
 
 static PyMethodDef processor_methods[] = {
-	{"put_event", (PyCFunction)(void (*)(void))processor_put_event, METH_FASTCALL, "See _channel.pyi."},
-	{"put_control", processor_put_control, METH_VARARGS, "See _channel.pyi."},
-	{"begun", processor_begun, METH_O, "See _channel.pyi."},
-	{"drain", processor_drain, METH_VARARGS, "See _channel.pyi."},
-	{"sleep", processor_sleep, METH_NOARGS, "See _channel.pyi."},
-	{"awake", processor_awake, METH_NOARGS, "See _channel.pyi."},
-	{"close", processor_close, METH_NOARGS, "See _channel.pyi."},
-	{NULL, NULL, 0, NULL},
+    {"put_event", (PyCFunction)(void (*)(void))processor_put_event, METH_FASTCALL,
+     "See _channel.pyi."},
+    {"put_control", processor_put_control, METH_VARARGS, "See _channel.pyi."},
+    {"begun", processor_begun, METH_O, "See _channel.pyi."},
+    {"drain", processor_drain, METH_VARARGS, "See _channel.pyi."},
+    {"sleep", processor_sleep, METH_NOARGS, "See _channel.pyi."},
+    {"awake", processor_awake, METH_NOARGS, "See _channel.pyi."},
+    {"close", processor_close, METH_NOARGS, "See _channel.pyi."},
+    {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef processor_properties[] = {
-	{"beat", processor_beat, NULL, "See _channel.pyi.", NULL},
-	{NULL, NULL, NULL, NULL, NULL},
+    {"beat", processor_beat, NULL, "See _channel.pyi.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot processor_slots[] = {
-	{Py_tp_init, processor_init},	    {Py_tp_dealloc, processor_dealloc},
-	{Py_tp_methods, processor_methods}, {Py_tp_getset, processor_properties},
-	{Py_tp_doc, "The processor's end."}, {0, NULL},
+    {Py_tp_init, processor_init},        {Py_tp_dealloc, processor_dealloc},
+    {Py_tp_methods, processor_methods},  {Py_tp_getset, processor_properties},
+    {Py_tp_doc, "The processor's end."}, {0, NULL},
 };
 
-static PyType_Spec processor_spec = {"shmem._channel.ProcessorChannel", sizeof(struct processor_channel), 0,
-				     Py_TPFLAGS_DEFAULT, processor_slots};
+static PyType_Spec processor_spec = {"shmem._channel.ProcessorChannel",
+                                     sizeof(struct processor_channel), 0, Py_TPFLAGS_DEFAULT,
+                                     processor_slots};
 
-/* --------------------------------------------------------------------------------------------- worker's end */
+/* ---------------------------------------------------------------------------------------------
+ * worker's end */
 
 struct worker_channel {
 	PyObject_HEAD void *segment;
@@ -384,7 +409,7 @@ struct worker_channel {
 	struct ring_record record; /* the begun one, while `begun` */
 	struct record_bytes body;
 	int begun;
-	int body_fd;	    /* of a large body once opened, else -1 */
+	int body_fd;        /* of a large body once opened, else -1 */
 	void *body_mapping; /* of a large body once viewed */
 	Py_ssize_t views;
 	uint64_t begun_ns;
@@ -416,7 +441,8 @@ static const char *map_segment(struct worker_channel *self)
 	return NULL;
 }
 
-/* At most this long does a worker spin before it sleeps; not at all on one core.  HEADRACE_SPIN_US overrides. */
+/* At most this long does a worker spin before it sleeps; not at all on one core.  HEADRACE_SPIN_US
+ * overrides. */
 static uint32_t spin_most_ns(void)
 {
 	const char *given = getenv("HEADRACE_SPIN_US");
@@ -434,7 +460,8 @@ static int worker_init(PyObject *object, PyObject *arguments, PyObject *keywords
 	int event_fd, reply_fd;
 	enum ring_status status;
 
-	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "sii", names, &name, &event_fd, &reply_fd))
+	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "sii", names, &name, &event_fd,
+	                                 &reply_fd))
 		return -1;
 	if (self->segment != NULL || strlen(name) >= NAME_BYTES) {
 		PyErr_SetString(PyExc_ValueError, "channel name too long, or channel already open");
@@ -496,12 +523,15 @@ static int begin_record(struct worker_channel *self, uint32_t *head_bytes)
 	self->begun = 1;
 	self->begun_ns = channel_now_ns();
 	self->last_id = self->record.id;
-	atomic_store_explicit(&self->header->hand_since_ms, (uint32_t)(self->begun_ns / 1000000u), memory_order_relaxed);
+	atomic_store_explicit(&self->header->hand_since_ms, (uint32_t)(self->begun_ns / 1000000u),
+	                      memory_order_relaxed);
 	atomic_store_explicit(&self->header->in_hand, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&self->header->beat, 1, memory_order_relaxed);
-	/* release: a processor that reads this after our death must not deal an event again whose handler had begun; the
-	 * store comes before the handler's first instruction in program order, and is in memory once we are dead. */
-	atomic_store_explicit(&self->header->taken, self->events.own + self->record.size, memory_order_release);
+	/* release: a processor that reads this after our death must not deal an event again whose
+	 * handler had begun; the store comes before the handler's first instruction in program
+	 * order, and is in memory once we are dead. */
+	atomic_store_explicit(&self->header->taken, self->events.own + self->record.size,
+	                      memory_order_release);
 	return 1;
 }
 
@@ -513,7 +543,8 @@ static PyObject *worker_take(PyObject *object, PyObject *unused)
 
 	(void)unused;
 	if (self->begun) {
-		PyErr_SetString(PyExc_RuntimeError, "release the record in hand before taking the next");
+		PyErr_SetString(PyExc_RuntimeError,
+		                "release the record in hand before taking the next");
 		return NULL;
 	}
 	status = ring_peek(&self->events, &self->record);
@@ -522,8 +553,9 @@ static PyObject *worker_take(PyObject *object, PyObject *unused)
 	if (status != RING_OK || !begin_record(self, &head_bytes))
 		return raise_status(RING_BROKEN);
 	return Py_BuildValue("iiKy#", (int)self->record.kind, (int)self->record.flags,
-			     (unsigned long long)self->record.id, (const char *)self->record.bytes + CHANNEL_RECORD_HEADER,
-			     (Py_ssize_t)head_bytes);
+	                     (unsigned long long)self->record.id,
+	                     (const char *)self->record.bytes + CHANNEL_RECORD_HEADER,
+	                     (Py_ssize_t)head_bytes);
 }
 
 static int open_body(struct worker_channel *self)
@@ -646,7 +678,8 @@ static PyObject *worker_wait(PyObject *object, PyObject *arguments)
 		return NULL;
 	do {
 		Py_BEGIN_ALLOW_THREADS;
-		status = ring_wait(&self->events, &self->spin, timeout_s < 0 ? -1 : (int64_t)(timeout_s * 1e9));
+		status = ring_wait(&self->events, &self->spin,
+		                   timeout_s < 0 ? -1 : (int64_t)(timeout_s * 1e9));
 		Py_END_ALLOW_THREADS;
 		if (status == RING_INTERRUPTED && PyErr_CheckSignals() < 0)
 			return NULL;
@@ -676,14 +709,16 @@ static PyObject *worker_awake(PyObject *object, PyObject *unused)
 }
 
 /* Put a record into the reply ring, waiting without the GIL while it is full. */
-static int put_reply_waiting(struct worker_channel *self, uint16_t kind, uint16_t flags, uint64_t id,
-			     const struct record_reply *reply, struct record_bytes text, struct record_bytes headers,
-			     struct record_bytes body, int apart)
+static int put_reply_waiting(struct worker_channel *self, uint16_t kind, uint16_t flags,
+                             uint64_t id, const struct record_reply *reply,
+                             struct record_bytes text, struct record_bytes headers,
+                             struct record_bytes body, int apart)
 {
 	enum ring_status status;
 
 	for (uint32_t attempt = 0;; attempt++) {
-		status = record_put_reply(&self->replies, kind, flags, id, reply, text, headers, body, apart);
+		status = record_put_reply(&self->replies, kind, flags, id, reply, text, headers,
+		                          body, apart);
 		if (status == RING_OK)
 			return 0;
 		if (status != RING_FULL)
@@ -700,8 +735,9 @@ static int put_reply_waiting(struct worker_channel *self, uint16_t kind, uint16_
 	return -1;
 }
 
-static int put_reply_or_apart(struct worker_channel *self, uint64_t id, const struct record_reply *reply,
-			      struct record_bytes text, struct record_bytes headers, struct record_bytes body)
+static int put_reply_or_apart(struct worker_channel *self, uint64_t id,
+                              const struct record_reply *reply, struct record_bytes text,
+                              struct record_bytes headers, struct record_bytes body)
 {
 	const struct record_bytes texts[2] = {text, headers};
 	char name[APART_NAME_BYTES];
@@ -715,7 +751,8 @@ static int put_reply_or_apart(struct worker_channel *self, uint64_t id, const st
 		raise_apart(error, body.size);
 		return -1;
 	}
-	if (put_reply_waiting(self, CHANNEL_REPLY, CHANNEL_LARGE, id, reply, text, headers, body, 1) == 0)
+	if (put_reply_waiting(self, CHANNEL_REPLY, CHANNEL_LARGE, id, reply, text, headers, body,
+	                      1) == 0)
 		return 0;
 	apart_remove(name);
 	return -1;
@@ -732,7 +769,8 @@ static PyObject *worker_reply(PyObject *object, PyObject *const *arguments, Py_s
 	int put = -1;
 
 	if (count != 5) {
-		PyErr_SetString(PyExc_TypeError, "reply takes (id, status, content_type, headers, body)");
+		PyErr_SetString(PyExc_TypeError,
+		                "reply takes (id, status, content_type, headers, body)");
 		return NULL;
 	}
 	id = PyLong_AsUnsignedLongLong(arguments[0]);
@@ -741,14 +779,16 @@ static PyObject *worker_reply(PyObject *object, PyObject *const *arguments, Py_s
 		return NULL;
 	if (id == self->last_id)
 		reply.nanoseconds = channel_now_ns() - self->begun_ns;
-	if (gather_text(&held, arguments[2], &text) < 0 || gather_body(&held, arguments[4], &body) < 0)
+	if (gather_text(&held, arguments[2], &text) < 0 ||
+	    gather_body(&held, arguments[4], &body) < 0)
 		goto done;
 	if (arguments[3] != Py_None) {
 		if (PyDict_Check(arguments[3]))
 			items = PyDict_Items(arguments[3]);
 		else
 			Py_INCREF(items = arguments[3]);
-		if (items == NULL || gather_pairs(&held, 0, items, &headers, &reply.header_count) < 0)
+		if (items == NULL ||
+		    gather_pairs(&held, 0, items, &headers, &reply.header_count) < 0)
 			goto done;
 	}
 	put = put_reply_or_apart(self, id, &reply, text, headers, body);
@@ -771,11 +811,13 @@ static PyObject *worker_log(PyObject *object, PyObject *arguments)
 	uint32_t most = self->replies.size / 8;
 	int put = -1;
 
-	if (!PyArg_ParseTuple(arguments, "KIKOO", &id, &reply.status, &reply.nanoseconds, &message_object,
-			      &fields_object))
+	if (!PyArg_ParseTuple(arguments, "KIKOO", &id, &reply.status, &reply.nanoseconds,
+	                      &message_object, &fields_object))
 		return NULL;
-	if (gather_text(&held, message_object, &message) == 0 && gather_text(&held, fields_object, &fields) == 0) {
-		/* A log line is never a reason to fail: cut what does not fit; fields are JSON, so all or nothing. */
+	if (gather_text(&held, message_object, &message) == 0 &&
+	    gather_text(&held, fields_object, &fields) == 0) {
+		/* A log line is never a reason to fail: cut what does not fit; fields are JSON, so
+		 * all or nothing. */
 		if (message.size > most)
 			message.size = most;
 		if (fields.size > most - 128)
@@ -798,7 +840,8 @@ static PyObject *worker_control(PyObject *object, PyObject *arguments)
 
 	if (!PyArg_ParseTuple(arguments, "I|y#", &kind, &payload.data, &size))
 		return NULL;
-	payload.size = (uint32_t)size < self->replies.size / 8 ? (uint32_t)size : self->replies.size / 8;
+	payload.size =
+	    (uint32_t)size < self->replies.size / 8 ? (uint32_t)size : self->replies.size / 8;
 	if (kind == CHANNEL_READY)
 		atomic_store_explicit(&self->header->state, 1, memory_order_relaxed);
 	if (put_reply_waiting(self, (uint16_t)kind, 0, 0, &reply, none, none, payload, 0) < 0)
@@ -819,40 +862,37 @@ static PyObject *worker_fd(PyObject *object, void *unused)
 }
 
 static PyMethodDef worker_methods[] = {
-	{"take", worker_take, METH_NOARGS, "See _channel.pyi."},
-	{"body", worker_body, METH_NOARGS, "See _channel.pyi."},
-	{"view", worker_view, METH_NOARGS, "See _channel.pyi."},
-	{"release", worker_release, METH_NOARGS, "See _channel.pyi."},
-	{"wait", worker_wait, METH_VARARGS, "See _channel.pyi."},
-	{"sleep", worker_sleep, METH_NOARGS, "See _channel.pyi."},
-	{"awake", worker_awake, METH_NOARGS, "See _channel.pyi."},
-	{"reply", (PyCFunction)(void (*)(void))worker_reply, METH_FASTCALL, "See _channel.pyi."},
-	{"log", worker_log, METH_VARARGS, "See _channel.pyi."},
-	{"control", worker_control, METH_VARARGS, "See _channel.pyi."},
-	{NULL, NULL, 0, NULL},
+    {"take", worker_take, METH_NOARGS, "See _channel.pyi."},
+    {"body", worker_body, METH_NOARGS, "See _channel.pyi."},
+    {"view", worker_view, METH_NOARGS, "See _channel.pyi."},
+    {"release", worker_release, METH_NOARGS, "See _channel.pyi."},
+    {"wait", worker_wait, METH_VARARGS, "See _channel.pyi."},
+    {"sleep", worker_sleep, METH_NOARGS, "See _channel.pyi."},
+    {"awake", worker_awake, METH_NOARGS, "See _channel.pyi."},
+    {"reply", (PyCFunction)(void (*)(void))worker_reply, METH_FASTCALL, "See _channel.pyi."},
+    {"log", worker_log, METH_VARARGS, "See _channel.pyi."},
+    {"control", worker_control, METH_VARARGS, "See _channel.pyi."},
+    {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef worker_properties[] = {
-	{"salt", worker_salt, NULL, "See _channel.pyi.", NULL},
-	{"fd", worker_fd, NULL, "See _channel.pyi.", NULL},
-	{NULL, NULL, NULL, NULL, NULL},
+    {"salt", worker_salt, NULL, "See _channel.pyi.", NULL},
+    {"fd", worker_fd, NULL, "See _channel.pyi.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot worker_slots[] = {
-	{Py_tp_init, worker_init},
-	{Py_tp_dealloc, worker_dealloc},
-	{Py_tp_methods, worker_methods},
-	{Py_tp_getset, worker_properties},
-	{Py_bf_getbuffer, worker_getbuffer},
-	{Py_bf_releasebuffer, worker_releasebuffer},
-	{Py_tp_doc, "The worker's end."},
-	{0, NULL},
+    {Py_tp_init, worker_init},           {Py_tp_dealloc, worker_dealloc},
+    {Py_tp_methods, worker_methods},     {Py_tp_getset, worker_properties},
+    {Py_bf_getbuffer, worker_getbuffer}, {Py_bf_releasebuffer, worker_releasebuffer},
+    {Py_tp_doc, "The worker's end."},    {0, NULL},
 };
 
-static PyType_Spec worker_spec = {"shmem._channel.WorkerChannel", sizeof(struct worker_channel), 0, Py_TPFLAGS_DEFAULT,
-				  worker_slots};
+static PyType_Spec worker_spec = {"shmem._channel.WorkerChannel", sizeof(struct worker_channel), 0,
+                                  Py_TPFLAGS_DEFAULT, worker_slots};
 
-/* --------------------------------------------------------------------------------------------------- module */
+/* ---------------------------------------------------------------------------------------------------
+ * module */
 
 static PyObject *die_with_parent(PyObject *module, PyObject *parent)
 {
@@ -869,8 +909,8 @@ static PyObject *die_with_parent(PyObject *module, PyObject *parent)
 }
 
 static PyMethodDef module_methods[] = {
-	{"die_with_parent", die_with_parent, METH_O, "See _channel.pyi."},
-	{NULL, NULL, 0, NULL},
+    {"die_with_parent", die_with_parent, METH_O, "See _channel.pyi."},
+    {NULL, NULL, 0, NULL},
 };
 
 static int add_type(PyObject *module, const char *name, PyType_Spec *spec)
@@ -895,15 +935,18 @@ static int module_exec(PyObject *module)
 		const char *name;
 		long value;
 	} constants[] = {
-		{"EVENT", CHANNEL_EVENT},     {"REPLY", CHANNEL_REPLY}, {"LOG", CHANNEL_LOG},
-		{"STOP", CHANNEL_STOP},	      {"DRAIN", CHANNEL_DRAIN}, {"READY", CHANNEL_READY},
-		{"FAILED", CHANNEL_FAILED},   {"DRAINED", CHANNEL_DRAINED}, {"MORE", CHANNEL_MORE},
-		{"BATCH", CHANNEL_BATCH},     {"LARGE", CHANNEL_LARGE}, {"JSON_BODY", CHANNEL_JSON_BODY},
-		{"PROTOCOL", CHANNEL_ABI},    {"HEADER_BYTES", CHANNEL_HEADER_BYTES},
+	    {"EVENT", CHANNEL_EVENT},   {"REPLY", CHANNEL_REPLY},
+	    {"LOG", CHANNEL_LOG},       {"STOP", CHANNEL_STOP},
+	    {"DRAIN", CHANNEL_DRAIN},   {"READY", CHANNEL_READY},
+	    {"FAILED", CHANNEL_FAILED}, {"DRAINED", CHANNEL_DRAINED},
+	    {"MORE", CHANNEL_MORE},     {"BATCH", CHANNEL_BATCH},
+	    {"LARGE", CHANNEL_LARGE},   {"JSON_BODY", CHANNEL_JSON_BODY},
+	    {"PROTOCOL", CHANNEL_ABI},  {"HEADER_BYTES", CHANNEL_HEADER_BYTES},
 	};
 
 	for (size_t index = 0; index < sizeof constants / sizeof *constants; index++)
-		if (PyModule_AddIntConstant(module, constants[index].name, constants[index].value) < 0)
+		if (PyModule_AddIntConstant(module, constants[index].name, constants[index].value) <
+		    0)
 			return -1;
 	if (add_error(module, "RingBroken", "shmem._channel.RingBroken", &RingBroken) < 0 ||
 	    add_error(module, "RingClosed", "shmem._channel.RingClosed", &RingClosed) < 0 ||
@@ -917,11 +960,11 @@ static int module_exec(PyObject *module)
 static PyModuleDef_Slot module_slots[] = {{Py_mod_exec, module_exec}, {0, NULL}};
 
 static struct PyModuleDef module_definition = {
-	.m_base = PyModuleDef_HEAD_INIT,
-	.m_name = "shmem._channel",
-	.m_doc = "The channel between a processor and a worker.",
-	.m_methods = module_methods,
-	.m_slots = module_slots,
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "shmem._channel",
+    .m_doc = "The channel between a processor and a worker.",
+    .m_methods = module_methods,
+    .m_slots = module_slots,
 };
 
 PyMODINIT_FUNC PyInit__channel(void)

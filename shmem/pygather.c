@@ -33,7 +33,8 @@ int gather_text(struct gathered *held, PyObject *object, struct record_bytes *te
 		return set_bytes(text, raw, size);
 	}
 	if (!PyUnicode_Check(object)) {
-		PyErr_Format(PyExc_TypeError, "text must be str or bytes, not %R", (PyObject *)Py_TYPE(object));
+		PyErr_Format(PyExc_TypeError, "text must be str or bytes, not %R",
+		             (PyObject *)Py_TYPE(object));
 		return -1;
 	}
 	data = PyUnicode_AsUTF8AndSize(object, &size);
@@ -60,10 +61,12 @@ int gather_text(struct gathered *held, PyObject *object, struct record_bytes *te
 
 static PyObject *item_of(PyObject *sequence, Py_ssize_t index)
 {
-	return PyTuple_Check(sequence) ? PyTuple_GetItem(sequence, index) : PyList_GetItem(sequence, index);
+	return PyTuple_Check(sequence) ? PyTuple_GetItem(sequence, index)
+	                               : PyList_GetItem(sequence, index);
 }
 
-static int append_pair(struct gathered *held, PyObject *pair, char **block, size_t *used, size_t *room)
+static int append_pair(struct gathered *held, PyObject *pair, char **block, size_t *used,
+                       size_t *room)
 {
 	struct record_bytes name, value;
 	size_t need;
@@ -97,8 +100,10 @@ static int append_pair(struct gathered *held, PyObject *pair, char **block, size
 	return 0;
 }
 
-/* A list or tuple of (name, value) as one block.  `bytes` pass as they are, with `count` CHANNEL_RAW_QUERY (fields). */
-int gather_pairs(struct gathered *held, int which, PyObject *pairs, struct record_bytes *block, uint32_t *count)
+/* A list or tuple of (name, value) as one block.  `bytes` pass as they are, with `count`
+ * CHANNEL_RAW_QUERY (fields). */
+int gather_pairs(struct gathered *held, int which, PyObject *pairs, struct record_bytes *block,
+                 uint32_t *count)
 {
 	size_t used = 0, room = 0;
 	Py_ssize_t number;
@@ -113,7 +118,8 @@ int gather_pairs(struct gathered *held, int which, PyObject *pairs, struct recor
 		return 0;
 	}
 	if (!PyTuple_Check(pairs) && !PyList_Check(pairs)) {
-		PyErr_SetString(PyExc_TypeError, "headers and fields must be a list or tuple of (name, value)");
+		PyErr_SetString(PyExc_TypeError,
+		                "headers and fields must be a list or tuple of (name, value)");
 		return -1;
 	}
 	number = PyTuple_Check(pairs) ? PyTuple_Size(pairs) : PyList_Size(pairs);

@@ -1,4 +1,5 @@
-/* From Python objects to bytes that can be copied into a slot.  Everything here happens before a slot is reserved. */
+/* From Python objects to bytes that can be copied into a slot.  Everything here happens before a
+ * slot is reserved. */
 #ifndef HEADRACE_PYGATHER_H
 #define HEADRACE_PYGATHER_H
 
@@ -10,7 +11,8 @@
 
 #include "record.h"
 
-/* What gathering holds until the record is published: encoded copies, the pairs' block, the body's buffer. */
+/* What gathering holds until the record is published: encoded copies, the pairs' block, the body's
+ * buffer. */
 struct gathered {
 	PyObject *kept;
 	Py_buffer body;
@@ -19,7 +21,8 @@ struct gathered {
 };
 
 int gather_text(struct gathered *held, PyObject *object, struct record_bytes *text);
-int gather_pairs(struct gathered *held, int which, PyObject *pairs, struct record_bytes *block, uint32_t *count);
+int gather_pairs(struct gathered *held, int which, PyObject *pairs, struct record_bytes *block,
+                 uint32_t *count);
 int gather_body(struct gathered *held, PyObject *object, struct record_bytes *body);
 void gather_free(struct gathered *held);
 PyObject *scatter_pairs(struct record_bytes block);

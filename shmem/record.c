@@ -1,5 +1,5 @@
-/* Records: see record.h.  Heads are written with memcpy from little-endian hosts' own words; a big-endian build is
- * refused below rather than silently wrong. */
+/* Records: see record.h.  Heads are written with memcpy from little-endian hosts' own words; a
+ * big-endian build is refused below rather than silently wrong. */
 #include "record.h"
 
 #include <string.h>
@@ -8,10 +8,11 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "records are little-end
 
 #define LARGEST_PART UINT32_C(0x3fffffff)
 
-/* Copy one record into the ring: header, head, text parts one after the other, then the body at the next multiple of 8. */
-enum ring_status record_put(struct ring *ring, uint16_t kind, uint16_t flags, uint64_t id, const void *head,
-			    uint32_t head_bytes, const struct record_bytes *texts, uint32_t text_count,
-			    struct record_bytes body, int body_is_apart)
+/* Copy one record into the ring: header, head, text parts one after the other, then the body at the
+ * next multiple of 8. */
+enum ring_status record_put(struct ring *ring, uint16_t kind, uint16_t flags, uint64_t id,
+                            const void *head, uint32_t head_bytes, const struct record_bytes *texts,
+                            uint32_t text_count, struct record_bytes body, int body_is_apart)
 {
 	uint64_t text_end = (uint64_t)CHANNEL_RECORD_HEADER + head_bytes;
 	uint64_t total;
@@ -43,8 +44,10 @@ enum ring_status record_put(struct ring *ring, uint16_t kind, uint16_t flags, ui
 	return ring_publish(ring, size);
 }
 
-enum ring_status record_put_event(struct ring *ring, uint16_t flags, uint64_t id, const struct record_event *event,
-				  const struct record_bytes *texts, struct record_bytes body, int body_is_apart)
+enum ring_status record_put_event(struct ring *ring, uint16_t flags, uint64_t id,
+                                  const struct record_event *event,
+                                  const struct record_bytes *texts, struct record_bytes body,
+                                  int body_is_apart)
 {
 	unsigned char head[CHANNEL_EVENT_HEAD];
 	uint64_t end = 0;
@@ -65,13 +68,14 @@ enum ring_status record_put_event(struct ring *ring, uint16_t flags, uint64_t id
 		end32 = (uint32_t)end;
 		memcpy(head + 36 + 4 * part, &end32, 4);
 	}
-	return record_put(ring, CHANNEL_EVENT, flags, id, head, sizeof head, texts, CHANNEL_TEXT_PARTS, body,
-			  body_is_apart);
+	return record_put(ring, CHANNEL_EVENT, flags, id, head, sizeof head, texts,
+	                  CHANNEL_TEXT_PARTS, body, body_is_apart);
 }
 
 enum ring_status record_put_reply(struct ring *ring, uint16_t kind, uint16_t flags, uint64_t id,
-				  const struct record_reply *reply, struct record_bytes text,
-				  struct record_bytes headers, struct record_bytes body, int body_is_apart)
+                                  const struct record_reply *reply, struct record_bytes text,
+                                  struct record_bytes headers, struct record_bytes body,
+                                  int body_is_apart)
 {
 	unsigned char head[CHANNEL_REPLY_HEAD] = {0};
 	const struct record_bytes texts[2] = {text, headers};
@@ -90,8 +94,10 @@ static int in_record(const struct ring_record *record, uint64_t start, uint64_t 
 	return start + size <= record->size;
 }
 
-/* Where the head (with its texts) ends and the body lies.  0 when the numbers do not fit the record. */
-int record_event_head(const struct ring_record *record, uint32_t *head_bytes, struct record_bytes *body)
+/* Where the head (with its texts) ends and the body lies.  0 when the numbers do not fit the
+ * record. */
+int record_event_head(const struct ring_record *record, uint32_t *head_bytes,
+                      struct record_bytes *body)
 {
 	uint32_t text_end, previous = 0;
 	uint64_t start = (uint64_t)CHANNEL_RECORD_HEADER + CHANNEL_EVENT_HEAD;
@@ -142,8 +148,10 @@ int record_parts(const struct ring_record *record, struct record_parts *parts)
 	return 1;
 }
 
-/* The next name and value of a block of pairs; `rest` moves on.  1: there was one; 0: the end; -1: it does not fit. */
-int record_next_pair(struct record_bytes *rest, struct record_bytes *name, struct record_bytes *value)
+/* The next name and value of a block of pairs; `rest` moves on.  1: there was one; 0: the end; -1:
+ * it does not fit. */
+int record_next_pair(struct record_bytes *rest, struct record_bytes *name,
+                     struct record_bytes *value)
 {
 	if (rest->size == 0)
 		return 0;

@@ -1,0 +1,63 @@
+# make run    five functions handle real events, here and now
+# make test   everything that proves it works
+# make check  style, types, warnings
+# make bench  how fast, against peers, in one run
+# make fault  the long fault runs
+
+VENV   ?= .venv
+PYTHON ?= python3
+BIN    := $(VENV)/bin
+C_SOURCES := shmem/channel.c shmem/record.c shmem/apart.c
+PY_C_SOURCES := shmem/pychannel.c shmem/pygather.c
+
+.PHONY: run test check bench fault format clean tools
+
+run: $(VENV)/.demo
+	$(BIN)/headrace demo
+
+test: $(VENV)/.dev tools
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev tools
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m tests.support.c_check
+	clang-format --dry-run --Werror shmem/*.c shmem/*.h
+
+bench: $(VENV)/.bench tools
+	$(BIN)/python -m tests.bench
+
+fault: $(VENV)/.dev tools
+	$(BIN)/python -m pytest --timeout=1800 tests/fault
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	clang-format -i shmem/*.c shmem/*.h
+
+# What only tests need and pip cannot give: a broker, a pty pair, a load generator. Quiet when it is all there.
+tools:
+	@sh tests/support/install_tools.sh
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or later: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV) || { sh tests/support/install_tools.sh python3-venv && $(PYTHON) -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# Installed editable, so that a change to Python code needs no new install; a change to C does.
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml $(wildcard shmem/*.c shmem/*.h)
+	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(wildcard shmem/*.c shmem/*.h)
+	$(BIN)/python -m pip install --quiet -e '.[demo,dev]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet -e '.[demo,dev,bench]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info shmem/*.so .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

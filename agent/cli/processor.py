@@ -1,0 +1,31 @@
+"""`headrace processor DIR`: one function as its agent, a container or a debugger runs it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from agent.model.load import load_processor
+from agent.processor.config import ProcessorConfig, inherited_listeners, take_environment
+from agent.processor.run import run_to_end
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The folder, with processor.yaml and code/ in it."""
+    parser.add_argument("dir", type=Path, help="folder with processor.yaml, code/ and state/")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop. Exit code 0 after a drain, 2 when a restart would not heal it."""
+    given = take_environment(("HEADRACE_AGENT_FD", "HEADRACE_LISTEN", "HEADRACE_CALLS_DIR"))
+    folder: Path = args.dir
+    config = ProcessorConfig(
+        function=load_processor(folder / "processor.yaml"),
+        code_dir=(folder / "code").resolve(),
+        state_dir=folder / "state",
+        log_file=folder / "function.log" if given["HEADRACE_AGENT_FD"] else None,
+        calls_dir=given["HEADRACE_CALLS_DIR"],
+        link_fd=int(given["HEADRACE_AGENT_FD"] or -1),
+        listeners=inherited_listeners(given["HEADRACE_LISTEN"]),
+    )
+    return run_to_end(config)
