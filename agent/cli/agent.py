@@ -1,0 +1,47 @@
+"""`headrace agent`: the daemon of this device, in the foreground, as systemd and people start it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from loguru import logger
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options win over the environment (HEADRACE__SECTION__KEY), which wins over the file."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="default: agent.yaml in /etc/headrace, if it is there"
+    )
+    parser.add_argument("--functions-dir", metavar="D", help="function.yaml files, folders and .py files put here run")
+    parser.add_argument("--state-dir", metavar="D", help="what must survive a reboot")
+    parser.add_argument("--run-dir", metavar="D", help="sockets and folders of running functions")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT; exit code 0 after a drain. Raises AgentError when it cannot start."""
+    from agent.configuration import default_file, load_configuration
+    from agent.daemon import run_agent
+
+    configuration, warnings = load_configuration(args.config or default_file(), os.environ, _given(args))
+    logger.remove()
+    logger.add(sys.stderr, level=configuration.logging.level.upper(), format=_format, colorize=False, backtrace=False)
+    for warning in warnings:
+        logger.warning("configuration has a problem", file=str(warning.place), problem=warning.message)
+    asyncio.run(run_agent(configuration))
+    return 0
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    folders = {"functions": args.functions_dir, "state": args.state_dir, "run": args.run_dir}
+    return {"paths": {name: path for name, path in folders.items() if path}}
+
+
+def _format(record: Any) -> str:
+    """One line: time, level, sentence, then the fields. systemd's journal adds the rest."""
+    fields = "".join(f" {name}={{extra[{name}]!r}}" for name in record["extra"])
+    return "{time:YYYY-MM-DDTHH:mm:ss.SSS} {level: <7} {message}" + fields + "\n{exception}"

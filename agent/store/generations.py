@@ -1,0 +1,85 @@
+"""The folders that processors are started with: one for every version of a function that may still run.
+
+Flow: loaded function -> [generations] -> `<run-dir>/functions/<name>/<number>/` -> `headrace processor DIR`.
+Promise: a folder appears under its name when it is complete, and belongs to one version for ever; what triggers
+remember (`state/`) lies in the state directory and is shared by all versions.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from agent.model.errors import AgentError
+from agent.model.load import Loaded, dump_processor_yaml, embedded_source
+from agent.store import atomic
+
+
+class CannotPrepare(AgentError):
+    """No room or no right to write below the run or state directory."""
+
+    code = "store.write"
+    retry = True
+
+
+class Generations:
+    """`volatile` loses its content at boot, `lasting` does not. Numbers count up while the agent lives."""
+
+    def __init__(self, volatile: Path, lasting: Path) -> None:
+        self._volatile = volatile
+        self._lasting = lasting
+        self._numbers: dict[str, int] = {}
+
+    def sweep(self) -> None:
+        """Remove what an earlier agent prepared."""
+        shutil.rmtree(self._volatile, ignore_errors=True)
+
+    def prepare(self, loaded: Loaded) -> Path:
+        """Write the folder of a new version. Raises CannotPrepare."""
+        name = loaded.function.metadata.name
+        self._numbers[name] = self._numbers.get(name, 0) + 1
+        folder = self._volatile / name / str(self._numbers[name])
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            self._fill(temporary, loaded)
+            temporary.rename(folder)
+            atomic.sync_folder(folder.parent)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise CannotPrepare(
+                f"cannot prepare function {name!r}: {error.strerror}", where=str(error.filename or folder)
+            ) from error
+        return folder
+
+    def remove(self, folder: Path) -> None:
+        """A version that will not be started again."""
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def forget(self, name: str) -> None:
+        """A function that is gone; what its triggers remember stays."""
+        shutil.rmtree(self._volatile / name, ignore_errors=True)
+
+    def _fill(self, folder: Path, loaded: Loaded) -> None:
+        # Its environment and passwords are in it.
+        atomic.write(folder / "processor.yaml", dump_processor_yaml(loaded.function), mode=0o600)
+        state = self._lasting / loaded.function.metadata.name / "state"
+        state.mkdir(parents=True, exist_ok=True)
+        (folder / "state").symlink_to(state)
+        _place_code(folder / "code", loaded)
+
+
+def _place_code(code: Path, loaded: Loaded) -> None:
+    embedded = embedded_source(loaded.function)
+    if embedded is not None:
+        code.mkdir()
+        atomic.write(code / embedded[0], embedded[1])
+    elif loaded.code_file is not None:
+        code.mkdir()
+        (code / loaded.code_file.name).symlink_to(os.path.realpath(loaded.code_file))
+    elif loaded.code_dir is not None:
+        code.symlink_to(os.path.realpath(loaded.code_dir))
+    else:
+        code.mkdir()
