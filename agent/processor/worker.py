@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from shmem import _channel
 from shmem.segment import Segment
@@ -48,6 +48,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.SubprocessTransport | None = None
         self._segment: Segment | None = None
+        self._started = False
         self.channel: _channel.ProcessorChannel
         self.pid = 0
 
@@ -97,13 +98,19 @@ class WorkerProcess(asyncio.SubprocessProtocol):
                 pass_fds=(event_read, reply_write),
                 start_new_session=True,  # its own process group: killing it takes what it started along
             )
-            self._transport = transport
             self.pid = transport.get_pid()
             loop.add_reader(reply_read, on_bell)
             undo.pop_all()
+        self._started = True
+        if self._ended.done():  # it was quicker than we
+            loop.call_soon(on_exit, self._ended.result())
         return self
 
     # asyncio calls these
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The process runs."""
+        self._transport = cast(asyncio.SubprocessTransport, transport)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """Lines the function printed, on either stream."""
@@ -122,9 +129,9 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         for fd in list(self._partial):
             self.pipe_data_received(fd, b"\n")
         status = self._transport.get_returncode()
-        if not self._ended.done():
-            self._ended.set_result(status or 0)
-        self._on_exit(status or 0)
+        self._ended.set_result(status or 0)
+        if self._started:
+            self._on_exit(status or 0)
 
     # the lane calls these
 
