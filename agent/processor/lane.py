@@ -78,13 +78,13 @@ class Lane:
 
     async def close(self, grace_s: float) -> None:
         """End the worker: ask, wait `grace_s` seconds, kill its process group, reap. Pending jobs are given back."""
-        self.ready = False
+        listens, self.ready = self.ready, False
         worker = self._worker
         if worker is None:
             return
-        if grace_s > 0:
+        if listens and grace_s > 0:
             worker.channel.put_control(_channel.STOP)
-        await worker.stop(grace_s)
+        await worker.stop(grace_s if listens else 0)
 
     def _on_line(self, line: str) -> None:
         self.pool.function_log.line(self.index, line)
