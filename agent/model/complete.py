@@ -14,7 +14,8 @@ from agent.model.embedded import embedded_problem
 from agent.model.findings import Findings, Place
 from agent.model.language import EXTENSIONS, extension_of, full_handler, handler_problem, language_of, runtime_problem
 from agent.model.names import FUNCTION_RULE, RESERVED, is_function_name
-from agent.model.registry import runtime_languages, trigger_kind
+from agent.model.registry import trigger_kind
+from agent.model.runtime import languages
 from agent.model.source import source_files
 from agent.model.spec import EnvironmentVariable, Function, FunctionSpec, TriggerSpec
 from agent.model.triggers import DEFAULT_HTTP
@@ -64,10 +65,10 @@ class Completion:
 
     def _with_runtime(self, spec: FunctionSpec) -> FunctionSpec:
         runtime = spec.runtime or self._detected_language(spec)
-        known = ", ".join(runtime_languages())
+        known = ", ".join(languages())
         if not runtime:
             self.error("the runtime is not given", "spec.runtime", f"write one of {known}")
-        elif language_of(runtime).replace("-", "_") not in runtime_languages():
+        elif language_of(runtime).replace("-", "_") not in languages():
             self.error(f"no runtime {runtime!r}", "spec.runtime", f"there are {known}")
         elif problem := runtime_problem(runtime):
             self.error(problem, "spec.runtime", "write for example python:3.11")
@@ -82,8 +83,8 @@ class Completion:
         files = source_files(self.code.folder)
         module = spec.handler.partition(":")[0]
         named = [item for item in files if module in (item.name, item.stem)]
-        languages = {EXTENSIONS[item.suffix.lower()] for item in named or files}
-        return languages.pop() if len(languages) == 1 else ""
+        written_in = {EXTENSIONS[item.suffix.lower()] for item in named or files}
+        return written_in.pop() if len(written_in) == 1 else ""
 
     def _with_handler(self, spec: FunctionSpec) -> FunctionSpec:
         language = language_of(spec.runtime)

@@ -8,6 +8,7 @@ has them: an unquoted number where text is wanted is taken as written (with a wa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Annotated, Any, get_args, get_origin
 
@@ -26,6 +27,9 @@ FAILED: Any = object()
 """Stands for a value that could not be read; the reason is among the findings."""
 
 Hook = Callable[["Decoder", Node, str], Any]
+
+_LEADING_KEY = re.compile(r"`?([A-Za-z][A-Za-z0-9]*)`?(?::|(?= ))", re.ASCII)
+_LEADING_ZERO = re.compile(r"[+-]?0[0-9]+", re.ASCII)
 
 _YAML_1_1 = {"yes": True, "on": True, "no": False, "off": False}
 """What nuclio's reader takes for a boolean when it stands without quotes."""
@@ -72,8 +76,21 @@ class Decoder:
         except SpecError as error:
             self.findings.error(error.what, node.place, path, error.fix)
         except (ValueError, TypeError) as error:
-            self.findings.error(str(error), node.place, path)
+            self._refused(str(error), node, kind, path)
         return FAILED
+
+    def _refused(self, text: str, node: Node, kind: type[Struct], path: str) -> None:
+        """What `__post_init__` says, at the key that its text begins with: `url: missing` or "`url` is missing"."""
+        start = _LEADING_KEY.match(text)
+        key = start.group(1) if start else ""
+        known = [item.encode_name for item in msgspec.structs.fields(kind) if item.encode_name.lower() == key.lower()]
+        if known and start:
+            prefixes = [f"{path}.{known[0]}", f"{path}.attributes.{known[0]}"]
+            key_path = next((item for item in prefixes if item in self.places), prefixes[0])
+            text = text[start.end() :].lstrip() if start.group(0).endswith(":") else text
+            self.findings.error(text, self.places.get(key_path, node.place), key_path)
+        else:
+            self.findings.error(text, node.place, path)
 
     def folded(self, node: Node, path: str) -> dict[str, tuple[str, Entry]]:
         """The keys of a mapping in lower case. The same key twice in different case is an error."""
@@ -216,6 +233,9 @@ class Decoder:
             value = _YAML_1_1.get(value.lower(), value)
         elif bare(kind) is int and isinstance(value, float):
             return self.wrong(node, kind, path)
+        elif isinstance(value, int) and node.plain and _LEADING_ZERO.fullmatch(node.text):
+            what = f"a number with a leading zero, read as {value}"
+            self.findings.warning(what, node.place, path, "use quotes if it is not a decimal number")
         try:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError:

@@ -58,17 +58,8 @@ def folder_of(kind: str) -> str:
 
 def trigger_kinds() -> list[str]:
     """Every kind there is a folder for, without importing any."""
-    return [name.replace("_", "-") for name in _folders("agent.triggers")]
-
-
-def runtime_languages() -> list[str]:
-    """Every language there is a runtime for, without importing any."""
-    return _folders("runtimes")
-
-
-def _folders(package_name: str) -> list[str]:
-    package = importlib.import_module(package_name)
-    return sorted(item.name for item in pkgutil.iter_modules(package.__path__) if item.ispkg)
+    package = importlib.import_module("agent.triggers")
+    return sorted(item.name.replace("_", "-") for item in pkgutil.iter_modules(package.__path__) if item.ispkg)
 
 
 def trigger_kind(kind: str) -> TriggerKind:

@@ -167,7 +167,7 @@ def test_kind_missing() -> None:
         ("headers: {a: [1]}", "headers.a: expected text or a whole number or true or false, found a list"),
         ("pair: [1]", "expected a list"),
         ("ratio: x", "expected a number"),
-        ("least: 6", "spec.triggers.w: least is above 5"),
+        ("least: 6", "blink.yaml:9:14: spec.triggers.w.least: least is above 5"),
         ("disabled: 'yes'", "expected true or false"),
         ("numWorkers: -1", "expected a whole number from 1 to 100000"),
         ("numWorkers: false", "found false"),
