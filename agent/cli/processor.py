@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
+from agent.logging_setup import configure
 from agent.model.load import load_processor
 from agent.processor.config import ProcessorConfig, inherited_listeners, take_environment
 from agent.processor.run import run_to_end
@@ -17,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until told to stop. Exit code 0 after a drain, 2 when a restart would not heal it."""
+    configure(os.environ.get("HEADRACE_LOG_LEVEL", "INFO"), sys.stderr)
     given = take_environment(("HEADRACE_AGENT_FD", "HEADRACE_LISTEN", "HEADRACE_CALLS_DIR"))
     folder: Path = args.dir
     config = ProcessorConfig(
