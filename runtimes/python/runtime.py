@@ -28,10 +28,14 @@ LATEST_VERSION = "-1"  # what nuclio gives a function that was never published
 
 
 def launch(function: Function, code_dir: Path) -> Launch:
-    """See `agent.model.runtime`. Raises SpecError when the function's virtual environment is too old or broken."""
+    """See `agent.model.runtime`. Raises SpecError when the function's virtual environment is too old or broken.
+
+    The function's folder is not on PYTHONPATH yet: a `queue.py` in it would stand before the standard library's while
+    the interpreter and the worker start. The worker adds it before it imports the function.
+    """
     venv = _virtual_environment(code_dir)
     interpreter = str(venv / "bin" / "python") if venv else interpreter_for(function.spec.runtime)
-    return Launch((interpreter, str(WORKER)), _environment(function, code_dir, venv, interpreter))
+    return Launch((interpreter, str(WORKER)), _environment(function, venv, interpreter))
 
 
 def interpreter_for(runtime: str) -> str:
@@ -98,7 +102,7 @@ def _venv_version(folder: Path) -> str:
     return ""
 
 
-def _environment(function: Function, code_dir: Path, venv: Path | None, interpreter: str) -> dict[str, str]:
+def _environment(function: Function, venv: Path | None, interpreter: str) -> dict[str, str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     if interpreter != sys.executable:
         env.pop("PYTHONHOME", None)  # it names our interpreter's library
@@ -113,7 +117,6 @@ def _environment(function: Function, code_dir: Path, venv: Path | None, interpre
         "NUCLIO_HANDLER": function.spec.handler,
     }
     env |= {variable.name: variable.value for variable in function.spec.env}
-    env["PYTHONPATH"] = os.pathsep.join([str(code_dir), *filter(None, [env.get("PYTHONPATH")])])
     env["HEADRACE_CHANNEL_LIB"] = channel_library()
     return env
 

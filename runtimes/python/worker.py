@@ -47,8 +47,15 @@ def main() -> int:
     start = importlib.import_module("nuclio_sdk._worker.start")
     settings = start.Settings(os.environ)
     channel = load_channel(os.environ.pop("HEADRACE_CHANNEL_LIB"))
-    sys.path[:] = [settings.code_dir, *libraries, SDK]  # SDK last: for processes that a handler spawns
+    _use_function_path(settings.code_dir, libraries)
     return int(start.run(channel, settings))
+
+
+def _use_function_path(code_dir: str, libraries: list[str]) -> None:
+    """The function's folder first, for its imports and for those of Python programs that it starts."""
+    sys.path[:] = [code_dir, *libraries, SDK]  # SDK last: for processes that multiprocessing spawns
+    given = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([code_dir, given] if given else [code_dir])
 
 
 def _without_function(path: list[str]) -> list[str]:

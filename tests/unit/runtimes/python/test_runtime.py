@@ -47,12 +47,8 @@ def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (env["NUCLIO_FUNCTION_NAME"], env["NUCLIO_FUNCTION_HANDLER"]) == ("lamp", "main:handler")
     assert (env["NUCLIO_FUNCTION_DESCRIPTION"], env["NUCLIO_FUNCTION_VERSION"]) == ("d", "-1")
     assert (env["COLOUR"], env["HOME"], env["PATH"]) == ("red", "/h", os.environ["PATH"])
-    assert env["PYTHONPATH"] == f"{tmp_path}:/inherited"
+    assert env["PYTHONPATH"] == "/inherited"
     assert "HEADRACE_AGENT_FD" not in env and Path(env["HEADRACE_CHANNEL_LIB"]).is_file()
-
-
-def test_the_specs_python_path_comes_after_the_functions_folder(tmp_path: Path) -> None:
-    assert runtime.launch(function(PYTHONPATH="/mine"), tmp_path).env["PYTHONPATH"] == f"{tmp_path}:/mine"
 
 
 @pytest.mark.parametrize("name", [".venv", "venv"])
