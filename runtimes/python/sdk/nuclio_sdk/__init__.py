@@ -9,8 +9,6 @@ This file is not empty, as the project's others are: these names are the package
 
 from __future__ import annotations
 
-from typing import Any
-
 from .context import Context
 from .event import Event, TriggerInfo
 from .exceptions import ExceptionWithResponse
@@ -18,6 +16,10 @@ from .logger import Logger
 from .platform import Platform
 from .qualified_offset import QualifiedOffset
 from .response import Response
+
+TYPE_CHECKING = False  # in place of typing's: its import would be a third of the start
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "Context",

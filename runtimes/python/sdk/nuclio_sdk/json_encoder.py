@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import json.encoder
-from collections.abc import Callable, Iterator
-from typing import Any
+
+TYPE_CHECKING = False  # in place of typing's: its import would be a third of the start
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 
 class Encoder(json.JSONEncoder):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .json_encoder import Encoder
-from .logger import Output
+
+if TYPE_CHECKING:
+    from .logger import Output
 
 
 class JSONFormatter(logging.Formatter):

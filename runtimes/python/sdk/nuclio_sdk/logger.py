@@ -9,14 +9,17 @@ the level costs one comparison: nothing is formatted.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any
+
+TYPE_CHECKING = False  # in place of typing's: its import would be a third of the start
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Output = Callable[[int, str, dict[str, Any]], None]
+    """Gets level, finished message and fields. Must not raise."""
 
 DEBUG, INFO, WARNING, ERROR = 10, 20, 30, 40  # as in the standard library's logging
 LEVELS = {"debug": DEBUG, "info": INFO, "warn": WARNING, "warning": WARNING, "error": ERROR}
-
-Output = Callable[[int, str, dict[str, Any]], None]
-"""Gets level, finished message and fields. Must not raise."""
 
 
 def __getattr__(name: str) -> Any:

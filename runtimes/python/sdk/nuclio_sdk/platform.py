@@ -10,13 +10,16 @@ A call blocks. In an async handler: `await asyncio.to_thread(context.platform.ca
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from .qualified_offset import QualifiedOffset
 from .response import Response
 
-Callback = Callable[[], Any]
+TYPE_CHECKING = False  # in place of typing's: its import would be a third of the start
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from typing import Any
+
+    Callback = Callable[[], Any]
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "expect", "te", "upgrade", "trailer"}
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from ..event import Event, TriggerInfo
 from .query import pairs_of_query
 
+TYPE_CHECKING = False  # in place of typing's: its import would be a third of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from shmem._channel import WorkerChannel
 
 Record = tuple[int, int, int, bytes]

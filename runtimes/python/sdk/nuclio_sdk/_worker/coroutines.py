@@ -12,11 +12,13 @@ import asyncio
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .lane import Lane
 from .output import event_of_context
-from .plain import Pending
+
+if TYPE_CHECKING:
+    from .plain import Pending
 
 EVENTS_A_TURN = 16
 TURN_S = 0.001

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from ..json_encoder import Encoder
 
+TYPE_CHECKING = False  # in place of typing's: its import would be a third of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from shmem._channel import WorkerChannel
 
 _LEVEL_NAMES = ("debug", "info", "warn", "error")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from ..exceptions import ExceptionWithResponse
 from ..json_encoder import Encoder
 from ..response import Response
 
+TYPE_CHECKING = False  # in place of typing's: its import would be a third of the start
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from shmem._channel import WorkerChannel
 
     Headers = dict[str, str] | list[tuple[str, str]] | None
