@@ -28,7 +28,7 @@ FAILED: Any = object()
 
 Hook = Callable[["Decoder", Node, str], Any]
 
-_LEADING_KEY = re.compile(r"`?([A-Za-z][A-Za-z0-9]*)`?(?::|(?= ))", re.ASCII)
+_LEADING_KEY = re.compile(r"(`?)([A-Za-z][A-Za-z0-9]*)((?:\.[A-Za-z0-9]+)*)(`?)(:?)(?= |$)", re.ASCII)
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]+", re.ASCII)
 
 _YAML_1_1 = {"yes": True, "on": True, "no": False, "off": False}
@@ -82,13 +82,15 @@ class Decoder:
     def _refused(self, text: str, node: Node, kind: type[Struct], path: str) -> None:
         """What `__post_init__` says, at the key that its text begins with: `url: missing` or "`url` is missing"."""
         start = _LEADING_KEY.match(text)
-        key = start.group(1) if start else ""
+        key = start[2] if start else ""
         known = [item.encode_name for item in msgspec.structs.fields(kind) if item.encode_name.lower() == key.lower()]
         if known and start:
             prefixes = [f"{path}.{known[0]}", f"{path}.attributes.{known[0]}"]
             key_path = next((item for item in prefixes if item in self.places), prefixes[0])
-            text = text[start.end() :].lstrip() if start.group(0).endswith(":") else text
-            self.findings.error(text, self.places.get(key_path, node.place), key_path)
+            if start[5] and start[1] == start[4]:  # `key:` alone, not "`read: lines` cannot ..."
+                text = text[start.end() :].lstrip()
+            place = self.places.get(key_path + start[3]) or self.places.get(key_path, node.place)
+            self.findings.error(text, place, key_path + start[3])
         else:
             self.findings.error(text, node.place, path)
 

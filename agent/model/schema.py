@@ -1,8 +1,7 @@
 """JSON Schema of function.yaml, made from the same Structs that check it, for editors.
 
-JSON Schema cannot say that keys match in any case, or that unknown ones are only a warning, so it is wider than the
-loader: what it refuses the loader refuses too, not the other way round. Own keys of a trigger are listed twice, beside
-the common ones and under `attributes`.
+JSON Schema cannot say that keys match in any case, so unknown ones pass; where the loader only warns (a number for
+text) it is strict. Own keys of a trigger are listed twice, beside the common ones and under `attributes`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from msgspec.structs import FieldInfo, fields
 from agent.model.describe import bare, element_type, members
 from agent.model.duration import format_duration
 from agent.model.registry import KIND_ALIASES, trigger_kind, trigger_kinds
-from agent.model.spec import Duration, Function, TriggerSpec
+from agent.model.spec import Duration, Function, Metadata, TriggerSpec
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DURATION_PATTERN = r"^([+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h))([0-9.]+(ns|us|µs|ms|s|m|h))*$|^0$"
@@ -98,9 +97,8 @@ class _Generator:
         tag = kind.__struct_config__.tag
         if tag is not None:
             found["properties"][str(kind.__struct_config__.tag_field)] = {"const": tag}
-        required = [item.encode_name for item in of if item.required]
-        # both may be left out of a file: they are then filled in
-        required = [key for key in required if not (kind.__name__ in ("Function", "Metadata") and key != "spec")]
+        # metadata, spec and name may be left out of a file: they are then filled in
+        required = [item.encode_name for item in of if item.required and kind not in (Function, Metadata)]
         return found | ({"required": required} if required else {})
 
     def _property(self, item: FieldInfo) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def test_what_does_not_fit() -> None:
         assert triggers(wrong)
     assert triggers({"kind": "cron", "attributes": {"interval": "1m30s"}}) == []
     assert triggers({"kind": "cron", "attributes": {"interval": 5}})
-    assert problems({"metadata": {}}) and problems([])
+    assert problems({"metadata": []}) and problems([])
 
 
 def problems(value: Any) -> list[str]:

@@ -46,6 +46,9 @@ class WidgetSpec(TriggerSpec, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.least > 5:
             raise ValueError("least is above 5")
+        for key, value in self.extra.items():
+            if key == "refuse":
+                raise ValueError(value)
 
 
 @pytest.fixture(autouse=True)

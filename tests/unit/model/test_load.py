@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
+import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +182,59 @@ def test_kind_missing() -> None:
 )
 def test_wrong_values(keys: str, says: str) -> None:
     assert says in widget_failure(keys)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("port: is taken", "blink.yaml:10:13: spec.triggers.w.port: is taken"),
+        ("`clientID` is empty", "blink.yaml:8:7: spec.triggers.w.clientId: `clientID` is empty"),
+        ("port.inner: wrong", "blink.yaml:10:13: spec.triggers.w.port.inner: wrong"),
+        ("`port: 5` is odd", "blink.yaml:10:13: spec.triggers.w.port: `port: 5` is odd"),
+        ("nothing of the kind", "blink.yaml:8:7: spec.triggers.w: nothing of the kind"),
+        ("", "blink.yaml:8:7: spec.triggers.w: "),
+    ],
+)
+def test_what_a_spec_refuses_stands_at_the_key_it_names(text: str, says: str) -> None:
+    keys = f"extra: {{refuse: '{text}'}}\nport: 5"
+    assert says in widget_failure(keys)
+
+
+def test_wild_values_never_raise_anything_else() -> None:
+    """Values of a whole function replaced, one at a time, by something they are not."""
+    whole: dict[str, Any] = {
+        "metadata": {"name": "a", "labels": {"x": "y"}},
+        "spec": {
+            "handler": "a:b",
+            "runtime": "python",
+            "env": [{"name": "A", "value": "b"}],
+            "build": {"path": "x", "commands": ["y"], "functionSourceCode": "eA=="},
+            "platform": {"attributes": {"restartPolicy": {"name": "no"}}},
+            "eventTimeout": "1s",
+            "loggerSinks": [{"level": "info"}],
+            "triggers": {
+                "w": {"kind": "widget", "attributes": {"framing": {"kind": "line"}, "pair": [1, "a"], "port": 5}},
+                "m": {"kind": "mqtt", "url": "tcp://h", "subscriptions": [{"topic": "t", "qos": 1}]},
+                "h": {"kind": "http", "batch": {"mode": "enable", "timeout": "1s"}},
+            },
+        },
+    }
+    wild = [None, True, -1, 1.5, "", "x" * 200, "\0", [], [[]], {}, {"": 1}, {"kind": {}}, {"name": []}, 2**63]
+
+    def variants(value: Any) -> Iterator[Any]:
+        yield from wild
+        pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        for key, inner in list(pairs):
+            for other in variants(inner):
+                copy = value.copy()
+                copy[key] = other
+                yield copy
+
+    for variant in random.Random(7).sample(list(variants(whole)), 150):
+        try:
+            load_text(json.dumps(variant), "f")
+        except SpecError as error:
+            assert str(error).startswith("f")
 
 
 def test_right_values() -> None:
