@@ -86,7 +86,7 @@ def _serve(protocol: Any, settings: Settings, channel: WorkerChannel, output: Ch
     except BaseException as error:  # the module's own code runs at import
         what = f"cannot import the handler {worker['handler']!r}"
         return _fail(protocol, channel, failure_text(what, error, settings.code_dir))
-    canonical = "http" in (worker["trigger_kind"] or "http")
+    canonical = worker["trigger_kind"] in ("http", "")  # "": workers that triggers share
     events = event_class(channel, decode=settings.decode, canonical=canonical)
     lane = Lane(protocol, channel, handler, context, output, events)
     try:
