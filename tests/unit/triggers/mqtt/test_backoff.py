@@ -35,6 +35,7 @@ def test_a_connection_that_is_kicked_soon_is_one_more_failure() -> None:
         backoff.up()
         clock.now += 29
         assert backoff.delay_s() == expected
+    assert backoff.kicks == 3
 
 
 def test_a_stable_connection_ends_the_growth() -> None:
@@ -44,7 +45,7 @@ def test_a_stable_connection_ends_the_growth() -> None:
     backoff.delay_s()
     backoff.up()
     clock.now += 30
-    assert backoff.delay_s() == 1
+    assert backoff.delay_s() == 1 and backoff.kicks == 0
     assert backoff.delay_s() == 2
 
 

@@ -6,6 +6,9 @@ import msgspec
 import pytest
 
 from agent.model.duration import parse_duration
+from agent.model.errors import SpecError
+from agent.model.generated import dump_processor_yaml, read_generated
+from agent.model.load import load_text
 from agent.triggers.serial.spec import Match, SerialSpec
 
 
@@ -99,7 +102,7 @@ def test_a_full_queue_holds_the_sender_back_where_it_can_be() -> None:
         ({"framing": "raw", "checksum": "sum8"}, "no frames to check"),
         ({"framing": "raw", "frameTimeout": "1s"}, "no `frameTimeout`"),
         ({"frameTimeout": "-1s"}, "must not be negative"),
-        ({"replyDelay": "5ms"}, "need `reply: true`"),
+        ({"replyDelay": "5ms"}, "`replyDelay` means nothing without `reply: true`"),
         ({"reply": True, "replyDelimiter": ""}, "`replyDelimiter` is empty"),
         ({"reply": True, "writeTimeout": "0"}, "more than 0"),
     ],
@@ -111,3 +114,33 @@ def test_what_cannot_work_is_told_at_load(keys: dict[str, Any], told: str) -> No
 
 def test_a_match_says_what_it_looks_for() -> None:
     assert str(Match(vid="0403", serial_number="A9*")) == "usb:vid=0403,serial_number=A9*"
+
+
+def test_a_file_says_where_and_survives_being_written_for_the_processor() -> None:
+    written = """
+metadata: {name: meter}
+spec:
+  handler: meter:handler
+  runtime: python
+  triggers:
+    line:
+      kind: serial
+      attributes:
+        match: {vid: "0403", serialNumber: "A9*"}
+        BAUDRATE: 115200
+        framing: {type: startEnd, start: 0x7e, end: 0x7e, escape: 0x7d, xor: 0x20}
+        frameTimeout: 50ms
+        rs485: {delayBeforeTx: 1ms}
+"""
+    function = load_text(written, "meter.yaml").function
+    spec = function.spec.triggers["line"]
+    assert isinstance(spec, SerialSpec)
+    assert (spec.baud_rate, spec.silence_s, spec.label) == (115200, 0.05, "usb:vid=0403,serial_number=A9*")
+    assert spec.new_codec().encode(b"\x7e") == b"\x7e\x7d\x5e\x7e"
+    again = read_generated(dump_processor_yaml(function), "processor.yaml")
+    assert again is not None
+    assert again.spec.triggers["line"] == spec
+    with pytest.raises(
+        SpecError, match=r"meter.yaml:12:18: .*framing `startEnd` has no key `offset`; it takes `start`"
+    ):
+        load_text(written.replace("xor: 0x20", "offset: 2"), "meter.yaml")
