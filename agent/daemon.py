@@ -20,7 +20,7 @@ from loguru import logger
 
 from agent.configuration import Configuration, Supervision
 from agent.dropins.dropins import DropIns
-from agent.model.errors import SpecError
+from agent.model.errors import AgentError, SpecError
 from agent.model.load import Loaded, load_function
 from agent.store import atomic
 from agent.store.generations import Generations
@@ -44,7 +44,19 @@ async def run_agent(configuration: Configuration) -> None:
         stack.enter_context(locked(run, "--run-dir"))
         if state != run:
             stack.enter_context(locked(state, "--state-dir"))
-        await _serve(configuration, functions, state, run, signals)
+        try:
+            await _serve(configuration, functions, state, run, signals)
+        except BaseExceptionGroup as group:
+            raise _reason(group) from group
+
+
+def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error a person can act on, out of what a task group makes of it; else the group itself."""
+    ours, others = group.split(AgentError)
+    found: BaseException | None = ours
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return group if others or found is None else found
 
 
 async def _serve(configuration: Configuration, functions: Path, state: Path, run: Path, signals: _Signals) -> None:

@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; exit code 0 after a drain. Raises AgentError when it cannot start."""
     from agent.configuration import default_file, load_configuration
     from agent.daemon import run_agent
+    from agent.logging_setup import configure
 
     configuration, warnings = load_configuration(args.config or default_file(), os.environ, _given(args))
-    logger.remove()
-    logger.add(sys.stderr, level=configuration.logging.level.upper(), format=_format, colorize=False, backtrace=False)
+    configure(configuration.logging.level.upper(), sys.stderr)
     for warning in warnings:
         logger.warning("configuration has a problem", file=str(warning.place), problem=warning.message)
     asyncio.run(run_agent(configuration))
@@ -39,9 +39,3 @@ def run(args: argparse.Namespace) -> int:
 def _given(args: argparse.Namespace) -> dict[str, Any]:
     folders = {"functions": args.functions_dir, "state": args.state_dir, "run": args.run_dir}
     return {"paths": {name: path for name, path in folders.items() if path}}
-
-
-def _format(record: Any) -> str:
-    """One line: time, level, sentence, then the fields. systemd's journal adds the rest."""
-    fields = "".join(f" {name}={{extra[{name}]!r}}" for name in record["extra"])
-    return "{time:YYYY-MM-DDTHH:mm:ss.SSS} {level: <7} {message}" + fields + "\n{exception}"

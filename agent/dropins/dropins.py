@@ -207,6 +207,7 @@ class DropIns:
     def _remove_unwanted(self, known: set[str]) -> None:
         for name in sorted({*self._applied, *self._problems} - known):
             self._applied.pop(name, None)
+            self._problems.pop(name, None)
             self._target.remove(name)
 
     def _apply(self, name: str, entry: Entry, problems: dict[str, str]) -> None:

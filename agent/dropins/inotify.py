@@ -42,6 +42,7 @@ class Tree:
         self._changed = changed
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._folders: dict[int, str] = {}  # by watch descriptor, relative to the root; "" is the root
+        self._parent = -1  # watch of the folder above, while the root is missing
         self._full = False
         self._descriptor: int = self._libc.inotify_init1(IN_NONBLOCK | IN_CLOEXEC)
         if self._descriptor < 0:
@@ -101,10 +102,18 @@ class Tree:
         if mask & (IN_Q_OVERFLOW | IN_UNMOUNT):
             self._changed(None)
             return
+        if watch == self._parent:
+            if name == os.path.basename(self._root):
+                self._await_root()
+            return
         if mask & IN_IGNORED:
             self._folders.pop(watch, None)
             return
         relative = self._folders.get(watch)
+        if relative == "" and mask & (IN_DELETE_SELF | IN_MOVE_SELF):
+            self._forget("")
+            self._await_root()
+            return
         if relative is None or (name and not is_code(name)):
             return
         inner = f"{relative}/{name}".strip("/")
@@ -115,6 +124,20 @@ class Tree:
         if mask & IN_CREATE and not mask & IN_ISDIR and not self._complete(inner):
             return
         self._changed(inner.partition("/")[0] or None)
+
+    def _await_root(self) -> None:
+        """The root was moved away or deleted: watch the one that takes its place, now or later."""
+        mask = ctypes.c_uint32(IN_CREATE | IN_MOVED_TO | IN_ONLYDIR)
+        if self._parent < 0:
+            above = os.fsencode(os.path.dirname(self._root))
+            self._parent = self._libc.inotify_add_watch(self._descriptor, above, mask)
+        if os.path.isdir(self._root):
+            self._watch("")
+            self._libc.inotify_rm_watch(self._descriptor, self._parent)
+            self._parent = -1
+        else:
+            logger.error("the functions folder is gone; what runs goes on", folder=self._root)
+        self._changed(None)
 
     def _complete(self, relative: str) -> bool:
         """A file that was just made is looked at when it is closed; a link, or a hard link, is complete at once."""
@@ -127,7 +150,7 @@ class Tree:
     def _forget(self, relative: str) -> None:
         """A folder was moved away: its watches go on working under the wrong name unless they are ended."""
         for watch, folder in list(self._folders.items()):
-            if folder == relative or folder.startswith(f"{relative}/"):
+            if not relative or folder == relative or folder.startswith(f"{relative}/"):
                 self._libc.inotify_rm_watch(self._descriptor, watch)
                 self._folders.pop(watch, None)
 

@@ -30,6 +30,7 @@ class Backoff:
         self._policy = policy
         self._random = random_
         self.failures = 0
+        self._absences = 0
 
     @property
     def parked(self) -> bool:
@@ -42,9 +43,17 @@ class Backoff:
         self.failures += 1
         if self.parked:
             return self._policy.parked_s * (1 + self._random() / 10)
-        longest = min(self._policy.longest_s, self._policy.first_s * 2.0 ** (self.failures - 1))
+        return self._delay(self.failures)
+
+    def unavailable(self) -> float:
+        """What it needs is not there, which is no fault of its own: wait as after a failure, and never park."""
+        self._absences += 1
+        return self._delay(self._absences)
+
+    def _delay(self, times: int) -> float:
+        longest = min(self._policy.longest_s, self._policy.first_s * 2.0 ** min(times - 1, 30))
         return longest * (0.5 + self._random() / 2)
 
     def reset(self) -> None:
         """It served for a stable time: start counting anew."""
-        self.failures = 0
+        self.failures = self._absences = 0

@@ -202,6 +202,14 @@ class SupervisedFunction:
         else:
             self._log.warning("function will be started again", why=why, again_in_s=round(delay, 2))
 
+    def _unavailable(self, version: Version, why: str, now: float) -> None:
+        """What it needs from the system is not there now. Said once a change, tried again for ever."""
+        delay = version.attempts.backoff.unavailable()
+        version.attempts.not_before = now + delay
+        if why != self._why:
+            self._why = why
+            self._log.warning("function has to wait", why=why, file=version.origin)
+
     def _retire(self) -> None:
         """Let go of what should no longer run."""
         if self.stopping or self.disabled:
@@ -248,11 +256,14 @@ class SupervisedFunction:
             # Our own old version listens on an overlapping address: it has to make room before the new one can start.
             if error.function == self.name and self.current is not None:
                 self._dismiss(self.current)
-            self._failed(version, str(error), now, hopeless=False)
+            self._unavailable(version, str(error), now)
         except AgentError as error:
-            self._failed(version, str(error), now, hopeless=not error.retry)
+            if error.retry:
+                self._unavailable(version, str(error), now)
+            else:
+                self._failed(version, str(error), now, hopeless=True)
         except OSError as error:
-            self._failed(version, f"cannot start a processor: {error}", now, hopeless=False)
+            self._unavailable(version, f"cannot start a processor: {error}", now)
 
     def _promote(self, now: float) -> None:
         """The new one is ready: the old one lets go, trigger by trigger."""

@@ -94,7 +94,7 @@ class Sockets:
         function, picked, address = key
         try:
             if not picked:
-                return open_listener(address)
+                return self._same_one(function, address) or open_listener(address)
             return self._pick(function, picked, address)
         except OSError as error:
             where = f"{version.origin}: triggers.{trigger}"
@@ -103,6 +103,13 @@ class Sockets:
             raise SourceUnavailable(
                 f"cannot listen on {address}: {error.strerror}", where=where, fix=_advice(error)
             ) from error
+
+    def _same_one(self, function: str, address: Address) -> socket.socket | None:
+        """The function has that very address already, as a picked one: its connections must not be refused."""
+        for (owner, _, asked), sock in self._open.items():
+            if owner == function and asked.host == address.host and not address.path and _same(asked, sock, address):
+                return sock.dup()
+        return None
 
     def _pick(self, function: str, trigger: str, address: Address) -> socket.socket:
         """The port picked the last time where it is free, else another."""
