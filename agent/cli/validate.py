@@ -17,12 +17,13 @@ from typing import Any
 from agent.model.errors import EXIT_CONFIGURATION, SpecError
 from agent.model.findings import Finding, InvalidSpec, Place
 from agent.model.load import load_function
+from agent.model.positions import LARGEST_FILE
 from agent.model.source import CONFIG_NAMES, CONFIG_SUFFIXES
 
 SKIPPED = frozenset(["node_modules", "__pycache__", "venv", "site-packages"])
 
 _LOOKS_LIKE_A_FUNCTION = re.compile(
-    rb"^(\{|spec\s*:|kind\s*:\s*NuclioFunction|apiVersion\s*:\s*[\"']?nuclio)", re.M | re.I
+    rb"^(spec\s*:|kind\s*:\s*NuclioFunction|apiVersion\s*:\s*[\"']?nuclio)", re.M | re.I
 )
 
 
@@ -73,12 +74,15 @@ def _is_drop_in(file: Path) -> bool:
         return False
     try:
         with file.open("rb") as stream:
-            start = stream.read(65536)
+            text = stream.read(LARGEST_FILE)
     except OSError:
         return False
-    if start.lstrip().startswith(b"{"):
-        return b'"spec"' in start and b'"metadata"' in start
-    return _LOOKS_LIKE_A_FUNCTION.search(start) is not None
+    if text.lstrip().startswith(b"{"):
+        try:
+            return "spec" in json.loads(text)
+        except (ValueError, RecursionError):
+            return b'"NuclioFunction"' in text
+    return _LOOKS_LIKE_A_FUNCTION.search(text) is not None
 
 
 def check(path: Path) -> list[Finding]:

@@ -20,13 +20,15 @@ from agent.model.duration import parse_duration
 from agent.model.errors import SpecError
 from agent.model.findings import Findings, Place
 from agent.model.positions import Entry, Node, to_plain
-from agent.model.spec import Duration
+from agent.model.spec import Duration, Function, FunctionSpec
 from agent.model.tolerated import MISSED, SILENT, tolerated
 
 FAILED: Any = object()
 """Stands for a value that could not be read; the reason is among the findings."""
 
 Hook = Callable[["Decoder", Node, str], Any]
+
+_SPEC_FIELDS = msgspec.structs.fields(FunctionSpec)
 
 _LEADING_KEY = re.compile(r"(`?)([A-Za-z][A-Za-z0-9]*)((?:\.[A-Za-z0-9]+)*)(`?)(:?)(?= |$)", re.ASCII)
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]+", re.ASCII)
@@ -119,6 +121,8 @@ class Decoder:
             return
         names = [item.encode_name for item in msgspec.structs.fields(kind)]
         near = nearest(name, names)
+        if kind is Function and any(item.encode_name.lower() == name.lower() for item in _SPEC_FIELDS):
+            near = f"spec.{name}"
         fix = f"did you mean {near!r}?" if near else f"known keys: {', '.join(names)}"
         self.findings.warning("unknown key, ignored", entry.place, key, fix)
 

@@ -26,6 +26,8 @@ def folder(tmp_path: Path) -> Path:
         "drop-in.yaml": GOOD,
         "kind.yml": "kind: NuclioFunction\n" + GOOD,
         "agent.yaml": "functionsDir: x\n",
+        "a/schema.json": '{"properties": {"spec": {}, "metadata": {}}}',
+        "broken.json": "{",
         "package.json": '{"name": "x"}',
         ".hidden.yaml": GOOD,
         ".git/function.yaml": GOOD,

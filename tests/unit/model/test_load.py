@@ -278,6 +278,10 @@ def test_meta_is_no_metadata() -> None:
     assert "did you mean 'metadata'" in str(loaded.warnings[0])
 
 
+def test_key_of_spec_at_the_top() -> None:
+    assert "did you mean 'spec.runtime'?" in str(load_text("runtime: python\n" + HEAD, "f").warnings[0])
+
+
 def test_keys_of_kubernetes_are_notes() -> None:
     loaded = load(
         "  minReplicas: 1\n  resources: {limits: {cpu: 1}}\n"
