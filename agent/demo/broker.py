@@ -21,7 +21,9 @@ from agent.model.errors import SourceUnavailable
 HOST = "127.0.0.1"
 START_S = 10.0
 
+# Root stays root: mosquitto would change to a user of its own, and with that forget to end when the demo dies.
 MOSQUITTO = """\
+user root
 listener {port} {host}
 allow_anonymous true
 persistence false

@@ -41,6 +41,7 @@ START_S = 60.0
 SETTLE_S = 5.0
 """How long the end waits for what is in flight."""
 DRAIN_S = 20.0
+DEATH_S = 1.0
 DRAW_EVERY_S = 0.5
 
 AGENT_CONFIG = """\
@@ -133,7 +134,13 @@ async def _agent(place: Place) -> AsyncIterator[None]:
     running = open_process(command, place.agent_log, stop_s=DRAIN_S, environment=environment)
     async with running as process, asyncio.TaskGroup() as tasks:
         death = tasks.create_task(ended(process, "agent", place.agent_log), name="agent")
-        yield
+        try:
+            yield
+        except SourceUnavailable:
+            await asyncio.wait(
+                [death], timeout=DEATH_S
+            )  # it says nothing: if it is because it died, that is the reason
+            raise
         death.cancel()
 
 

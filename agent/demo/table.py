@@ -11,6 +11,8 @@ from agent.demo.observe import Row
 
 COLUMNS = (("source", 7), ("function", 11), ("events", 8), ("errors", 7), ("p50", 9), ("p99", 9))
 LINE_EVERY_S = 3.0
+COLUMNS_UNKNOWN = 80
+"""Where the terminal does not say how wide it is, or says 0 as serial consoles do."""
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
 
 
@@ -46,9 +48,9 @@ class Table:
 
     def _width(self) -> int:
         try:
-            return os.get_terminal_size(self._out.fileno()).columns
+            return os.get_terminal_size(self._out.fileno()).columns or COLUMNS_UNKNOWN
         except OSError:
-            return 80
+            return COLUMNS_UNKNOWN
 
     def _write(self, text: str) -> None:
         self._out.write(text)
