@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     configure(args.log_level.upper(), sys.stderr)
     loaded = load_function(args.path, overrides=_overrides(args))
     for finding in loaded.warnings:
-        print(f"warning: {finding}", file=sys.stderr)
+        print(finding, file=sys.stderr)
     sweep()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-run-")))
