@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -38,7 +38,7 @@ _EPOCH = datetime(1970, 1, 1)
 class Schedule:
     """A parsed expression. Raises ValueError, with what is wrong, when it cannot be one."""
 
-    def __init__(self, expression: str, zone: ZoneInfo) -> None:
+    def __init__(self, expression: str, zone: tzinfo) -> None:
         self._fields = fields_of(expression)
         self._zone = zone
         minute, hour = self._fields.split()[1:3]
@@ -144,19 +144,21 @@ def fields_of(expression: str) -> str:
     return " ".join(fields)
 
 
-def zone_of(name: str) -> ZoneInfo:
+def zone_of(name: str) -> tzinfo:
     """The named zone, or the system's when the name is empty. Raises ValueError."""
     if not name:
         return _system_zone()
+    if name == "UTC":
+        return UTC  # also where the machine has no time zones at all
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(
-            f"no time zone {name!r} on this machine; write one such as 'Europe/Berlin' (or install tzdata)"
+            f"no time zone {name!r} on this machine; write one such as 'Europe/Berlin' (or: apt install tzdata)"
         ) from error
 
 
-def _system_zone() -> ZoneInfo:
+def _system_zone() -> tzinfo:
     try:
         return ZoneInfo(os.environ["TZ"].lstrip(":"))
     except (KeyError, ZoneInfoNotFoundError, ValueError, OSError):
@@ -165,7 +167,7 @@ def _system_zone() -> ZoneInfo:
         with open("/etc/localtime", "rb") as file:
             return ZoneInfo.from_file(file, key="localtime")
     except (OSError, ValueError):
-        return ZoneInfo("UTC")
+        return UTC
 
 
 def _bisect(low: int, high: int, passed: Callable[[int], bool]) -> int:
