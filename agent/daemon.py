@@ -60,7 +60,8 @@ def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _serve(configuration: Configuration, functions: Path, state: Path, run: Path, signals: _Signals) -> None:
-    records, generations = Records(run / "processors"), Generations(run / "functions", state / "functions")
+    records = Records(run / "processors")
+    generations = Generations(run / "functions", state / "functions", run / "logs")
     _sweep(records, generations, run)
     sockets = Sockets(RememberedPorts(state / "ports.json"), run / "calls")
     launcher = Launcher(

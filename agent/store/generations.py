@@ -2,7 +2,7 @@
 
 Flow: loaded function -> [generations] -> `<run-dir>/functions/<name>/<number>/` -> `headrace processor DIR`.
 Promise: a folder appears under its name when it is complete, and belongs to one version for ever; what triggers
-remember (`state/`) lies in the state directory and is shared by all versions.
+remember (`state/`) lies in the state directory, the function's log beside the folders: both are shared by all versions.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ class CannotPrepare(AgentError):
 class Generations:
     """`volatile` loses its content at boot, `lasting` does not. Numbers count up while the agent lives."""
 
-    def __init__(self, volatile: Path, lasting: Path) -> None:
+    def __init__(self, volatile: Path, lasting: Path, logs: Path) -> None:
         self._volatile = volatile
+        self._logs = logs
         self._lasting = lasting
         self._numbers: dict[str, int] = {}
 
     def sweep(self) -> None:
-        """Remove what an earlier agent prepared."""
+        """Remove what an earlier agent prepared; the logs stay."""
         shutil.rmtree(self._volatile, ignore_errors=True)
 
     def prepare(self, loaded: Loaded) -> Path:
@@ -61,6 +62,11 @@ class Generations:
     def forget(self, name: str) -> None:
         """A function that is gone; what its triggers remember stays."""
         shutil.rmtree(self._volatile / name, ignore_errors=True)
+        for path in (self._log(name), self._log(name).with_name(f"{name}.log.1")):
+            path.unlink(missing_ok=True)
+
+    def _log(self, name: str) -> Path:
+        return self._logs / f"{name}.log"
 
     def _fill(self, folder: Path, loaded: Loaded) -> None:
         # Its environment and passwords are in it.
@@ -68,6 +74,8 @@ class Generations:
         state = self._lasting / loaded.function.metadata.name / "state"
         state.mkdir(parents=True, exist_ok=True)
         (folder / "state").symlink_to(state)
+        self._logs.mkdir(parents=True, exist_ok=True)
+        (folder / "function.log").symlink_to(self._log(loaded.function.metadata.name))
         _place_code(folder / "code", loaded)
 
 

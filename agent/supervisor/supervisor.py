@@ -17,6 +17,8 @@ from agent.supervisor.function import Launch, SupervisedFunction
 from agent.supervisor.sockets import Sockets
 from agent.supervisor.version import Version
 
+FAULT_DELAY_S = 5.0
+
 
 class Supervisor:
     """`tasks` is the group that waits for the functions' tasks. `unused` gets versions that never start again,
@@ -95,8 +97,17 @@ class Supervisor:
         return self.functions[name]
 
     async def _keep(self, name: str) -> None:
+        function = self.functions[name]
+        while True:
+            try:
+                await function.run()
+                break
+            except Exception as error:  # a fault of ours that one function brings out must not end the others
+                logger.opt(exception=error).error("supervising a function failed", function=name)
+                if function.stopping:
+                    break
+                await asyncio.sleep(FAULT_DELAY_S)
         # Nothing may be awaited between the end of run() and the deletion: an apply() in between would be lost.
-        await self.functions[name].run()
         del self.functions[name]
         self._gone(name)
         if not self.functions:

@@ -183,6 +183,14 @@ def test_killed_processor_is_back_on_the_same_port_without_refusing(agent):
     assert agent.serving("blink")["restarts"] == 1
 
 
+def test_processor_that_writes_nonsense_is_ended(agent):
+    agent.write("a.yaml", function("a", TICK, NONSENSE="1"))
+    agent.start()
+    wait_until(lambda: "not a JSON object" in agent.status("a").get("message", ""))
+    agent.write("a.yaml", function("a", TICK))
+    agent.serving("a")
+
+
 def test_readiness_time_out_ends_the_new_one_and_leaves_the_old(agent):
     agent.write("blink.yaml", function("blink", ANSWER="one"))
     agent.start()

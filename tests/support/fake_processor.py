@@ -1,8 +1,9 @@
 """A processor that speaks the link protocol and has no workers: `python fake_processor.py DIR`.
 
 It behaves as the function's environment variables in `processor.yaml` say: FAIL=<exit code> at start, UNREADY=1 (never
-ready), CRASH_S=<seconds after go>, SLOW_DRAIN_S=<seconds>, DEAF=1 (ignores release and SIGTERM), CHILD=1 (leaves a
-process of its own), ANSWER=<text>. Standard library only, so that it starts fast.
+ready), CRASH_S=<seconds after go>, SLOW_DRAIN_S=<seconds>, DEAF=1 (ignores release and SIGTERM),
+NONSENSE=1 (on the link), CHILD=1 (leaves a process of its own), ANSWER=<text>.
+Standard library only, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -69,6 +70,9 @@ def main() -> None:
     if "FAIL" in env:
         say(event="failed", code="function", what="told to fail")
         sys.exit(int(env["FAIL"]))
+    if "NONSENSE" in env:
+        link.sendall(b"hello?\n")
+        time.sleep(600)
     if "DEAF" in env:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "UNREADY" not in env:
