@@ -56,7 +56,7 @@ class SocatPair:
             self._process = None
 
     def __enter__(self) -> SocatPair:
-        return self.build()
+        return self if self._process is not None else self.build()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,7 +100,7 @@ class BarePty:
             self._master = -1
 
     def __enter__(self) -> BarePty:
-        return self.build()
+        return self if self._master >= 0 else self.build()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

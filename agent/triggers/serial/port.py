@@ -29,6 +29,7 @@ READ_BYTES = 65536
 _PTYS = "/dev/pts/"
 _TIOCGICOUNT = 0x545D
 _ICOUNT = struct.Struct("20i")  # struct serial_icounter_struct
+_INT = struct.Struct("i")
 _LINE_ERRORS = {6: "line_framing", 7: "line_overrun", 8: "line_parity", 9: "line_break", 10: "buffer_overrun"}
 _PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
 _GONE = select.EPOLLHUP | select.EPOLLERR
@@ -168,7 +169,8 @@ class Port:
         return None
 
     async def write(self, data: bytes, timeout_s: float) -> None:
-        """Hand all of `data` to the driver. Raises TimeoutError when flow control holds it back, PortLost."""
+        """Hand all of `data` to the driver. Raises PortLost, or TimeoutError when flow control holds it back: then what
+        has not been sent is dropped."""
         deadline = self._loop.time() + timeout_s
         rest = memoryview(data)
         while rest:
@@ -178,6 +180,7 @@ class Port:
                 if self._gone:
                     raise PortLost("hung up") from None
                 if not await self._ready(select.EPOLLOUT, max(0.0, deadline - self._loop.time())):
+                    self._drop_unsent()
                     raise TimeoutError from None
             except OSError as error:
                 self._lost()
@@ -193,6 +196,13 @@ class Port:
         if self._gone:
             raise PortLost("hung up")
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that the driver has taken and not sent. A pty has none."""
+        with contextlib.suppress(OSError):
+            return int(_INT.unpack(fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(_INT.size)))[0])
+        return 0
+
     def line_errors(self) -> dict[str, int]:
         """Framing, parity, overrun and break errors that the driver counted since the last call; maybe none."""
         now, before = self._icount(), self._errors
@@ -205,11 +215,14 @@ class Port:
             return
         self._loop.remove_reader(self._poll.fileno())
         self._poll.close()
-        with contextlib.suppress(OSError, termios.error):
-            # Asked first: on a pty this flush would take from the other side what it has not read yet.
-            if struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)))[0]:
-                termios.tcflush(self._fd, termios.TCOFLUSH)
+        self._drop_unsent()
         self._device.close()
+
+    def _drop_unsent(self) -> None:
+        # Asked first: on a pty this flush would take from the other side what it has not read yet.
+        if self.unsent:
+            with contextlib.suppress(termios.error):
+                termios.tcflush(self._fd, termios.TCOFLUSH)
 
     async def _ready(self, event: int, timeout_s: float | None) -> bool:
         """True once `event` (or the loss of the device) has happened, False after `timeout_s`."""

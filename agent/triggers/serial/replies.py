@@ -70,7 +70,7 @@ class Replies:
     async def written(self) -> None:
         """Returns once no answer is owed and the last one has had the time to leave the driver."""
         await self._idle.wait()
-        await self._until(self._line_free_at)
+        await asyncio.sleep(self._duration(self._port.unsent))
 
     def abandon(self) -> None:
         """The port is gone: count the answers that will never be written."""
@@ -87,22 +87,24 @@ class Replies:
             self._sink.count("replies_bad")
             self._sink.log.debug("reply does not fit the framing", error=str(error))
             return
-        await self._until(max(received_at, self._line_free_at) + (self._spec.reply_delay or 0.0))
+        if self._spec.reply_delay:
+            earliest = max(received_at, self._line_free_at) + self._spec.reply_delay
+            await asyncio.sleep(max(0.0, earliest - self._loop.time()))
         await self._write(data)
 
     async def _write(self, data: bytes) -> None:
         started = self._loop.time()
         try:
             await self._port.write(data, self._spec.write_timeout)
-            self._sink.count("replies")
         except (TimeoutError, PortLost):
             self._sink.count("replies_lost")
-        self._line_free_at = started + len(data) * self._spec.bits_per_byte / self._spec.baud_rate
+            return
+        self._sink.count("replies")
+        self._line_free_at = started + self._duration(len(data))
 
     def _encoded(self, body: bytes) -> bytes:
         return self._codec.encode(body) if self._delimiter is None else body + self._delimiter
 
-    async def _until(self, moment: float) -> None:
-        wait_s = moment - self._loop.time()
-        if wait_s > 0:
-            await asyncio.sleep(wait_s)
+    def _duration(self, length: int) -> float:
+        """Seconds that `length` bytes take on the line."""
+        return length * self._spec.bits_per_byte / self._spec.baud_rate

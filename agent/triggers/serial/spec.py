@@ -139,12 +139,15 @@ class SerialSpec(TriggerSpec, frozen=True, kw_only=True):
             )
 
     def _check_reply(self) -> None:
-        if not self.reply and (self.reply_delimiter is not None or self.reply_delay is not None):
-            raise ValueError("`replyDelimiter` and `replyDelay` need `reply: true`")
+        for name, value in (("replyDelimiter", self.reply_delimiter), ("replyDelay", self.reply_delay)):
+            if value is not None and not self.reply:
+                raise ValueError(f"`{name}` means nothing without `reply: true`; add that, or leave it out")
         if self.reply_delimiter is not None:
             octets(self.reply_delimiter, "replyDelimiter")
-        if (self.reply_delay or 0) < 0 or self.write_timeout <= 0:
-            raise ValueError("`replyDelay` must not be negative and `writeTimeout` must be more than 0")
+        if (self.reply_delay or 0) < 0:
+            raise ValueError("`replyDelay` must not be negative")
+        if self.write_timeout <= 0:
+            raise ValueError("`writeTimeout` must be more than 0")
 
 
 def usb_id(value: UsbId | None, key: str) -> int | None:

@@ -71,9 +71,7 @@ class Line:
                     return await self._read(port, replies)
                 except asyncio.CancelledError:
                     # Intake has ended, but what is in flight is still owed its answer, on this port.
-                    if self._spec.reply:
-                        await self._sink.drained()
-                        await replies.written()
+                    await replies.written()
                     raise
                 finally:
                     writer.cancel()

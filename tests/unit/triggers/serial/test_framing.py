@@ -246,6 +246,12 @@ def test_hdlc_escapes_shares_flags_and_aborts() -> None:
     assert codec.counts == {"frames_bad": 1}
 
 
+def test_an_aborted_frame_ends_unless_its_mark_begins_another() -> None:
+    codec = Bracketed(RULES, b"\x02", b"\x03", escape=b"\x1b", xor=0x40)
+    assert codec.feed(b"\x02cut\x1b\x03noise\x03\x02cut\x1b\x02whole\x03") == [b"whole"]
+    assert codec.counts == {"frames_bad": 2, "bytes_skipped": 5}
+
+
 def test_an_escaped_mark_is_content_and_a_too_long_frame_ends_at_the_next_start() -> None:
     codec = Bracketed(RULES, b"\x02", b"\x03", escape=b"\x10")
     assert codec.feed(b"\x02a\x10\x03\x10\x10\x10\x02\x03") == [b"a\x03\x10\x02"]
