@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from agent.model.errors import SourceUnavailable
+from agent.model.errors import SourceUnavailable, SpecError
 from agent.model.event import Event, Outcome, Result
 from agent.model.spec import Duration
 from agent.triggers.file import inotify
+from agent.triggers.file.record_log import COMPACT_ABOVE
 from agent.triggers.file.spec import FileSpec
 from agent.triggers.file.trigger import run
 from tests.support.eventually import eventually
@@ -405,17 +406,17 @@ async def test_overflow_of_the_kernels_queue_is_healed(inbox: Path, state: Path,
 
     monkeypatch.setattr(inotify.Inotify, "__init__", remember)
     limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    names = [inbox / "one.tmp", inbox / "two.tmp"]
+    names[0].touch()
     sink = RecordingSink(state)
     async with running(spec_of(inbox), sink):
         with opened[0]._lock:
-            for i in range(limit // 10 + 1000):
-                (inbox / "noise.tmp").write_text("ignored")
-                for j in range(3):
-                    (inbox / f"noise{j}.tmp").write_text("ignored")
-                if i % 20 == 0:
+            for i in range(limit):
+                os.rename(names[i % 2], names[1 - i % 2])
+                if i % 200 == 0:
                     (inbox / f"{i}").write_text(f"{i}" * 3)
-        expected = Counter({f"{i}".encode() * 3: 1 for i in range(0, limit // 10 + 1000, 20)})
-        await eventually(lambda: len(sink.events) >= len(expected))
+        expected = Counter({f"{i}".encode() * 3: 1 for i in range(0, limit, 200)})
+        await eventually(lambda: len(sink.events) >= len(expected), 20)
     assert sink.counters["overflows"] >= 1
     assert bodies(sink) == expected
 
@@ -465,7 +466,7 @@ async def test_files_that_are_gone_are_forgotten(inbox: Path, state: Path) -> No
             await eventually(lambda turn=turn: sink.counters["handled"] == 150 * (turn + 1))
             for name in os.listdir(inbox):
                 os.unlink(inbox / name)
-        await eventually(lambda: (state / "handled.log").stat().st_size < 40_000)
+        await eventually(lambda: (state / "handled.log").stat().st_size <= COMPACT_ABOVE)
     assert len(sink.events) == 15 * 150
 
 
@@ -475,3 +476,73 @@ async def test_names_that_are_not_utf8(inbox: Path, state: Path) -> None:
     async with running(spec_of(inbox), sink):
         event: Event = (await eventually(lambda: sink.events))[0]
     assert event.path == b"b\xff"
+
+
+async def test_file_that_may_not_be_read_is_tried_again(
+    inbox: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inbox / "a").write_text("a")
+    original = os.open
+
+    def locked(path: Any, *rest: Any, **keys: Any) -> int:
+        if path == str(inbox / "a"):
+            raise PermissionError(13, "Permission denied")
+        return original(path, *rest, **keys)
+
+    sink = RecordingSink(state)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", locked)
+        async with running(spec_of(inbox, rescan=Duration(0.05)), sink):
+            await eventually(lambda: sink.counters["denied"] >= 2)
+            patched.undo()
+            await eventually(lambda: sink.events)
+    assert bodies(sink) == Counter([b"a"])
+
+
+async def test_limit_on_inotify_instances_says_what_to_raise(
+    inbox: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(_: Any) -> int:
+        raise OSError(24, "inotify instance limit reached")
+
+    monkeypatch.setattr(inotify.Inotify, "_create_inotify_fd", classmethod(exhausted))
+    with pytest.raises(SourceUnavailable, match="max_user_instances"):
+        await run(spec_of(inbox), RecordingSink(state))
+    monkeypatch.undo()
+    async with running(spec_of(inbox), RecordingSink(state)):  # nothing was left locked
+        pass
+
+
+async def test_limit_on_watches_leaves_the_rescan(inbox: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(inotify.Inotify, "watch", exhausted)
+    sink = RecordingSink(state)
+    async with running(spec_of(inbox, rescan=Duration(0.05)), sink):
+        (inbox / "a").write_text("a")
+        await eventually(lambda: sink.events)
+    assert sink.counters["unwatched"] >= 1
+
+
+async def test_no_descriptor_is_inherited_by_workers(inbox: Path, state: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    async with running(spec_of(inbox), RecordingSink(state)):
+        opened = [int(name) for name in set(os.listdir("/proc/self/fd")) - before]
+        alive = [number for number in opened if os.path.lexists(f"/proc/self/fd/{number}")]
+        assert len(alive) >= 4
+        assert not any(os.get_inheritable(number) for number in alive)
+
+
+async def test_file_gone_before_it_is_read(inbox: Path, state: Path) -> None:
+    sink = RecordingSink(state)
+    async with running(spec_of(inbox), sink):
+        (inbox / "a").write_text("a")
+        os.unlink(inbox / "a")
+        await eventually(lambda: sink.counters["vanished"])
+    assert not sink.events
+
+
+async def test_moving_into_the_watched_folder_itself_is_refused(inbox: Path, state: Path) -> None:
+    with pytest.raises(SpecError, match="the folder that is watched"):
+        await run(spec_of(inbox, on_success="move", move_to="."), RecordingSink(state))

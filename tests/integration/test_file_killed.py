@@ -81,10 +81,12 @@ def test_killed_while_files_come_in(tmp_path: Path, on_success: str) -> None:
     producer.join()
     process = start("files", on_success, inbox, state, output)
     wait_until(lambda: len(set(lines_of(output))) == total, 20)
+    (inbox / "last").write_text(f"{total}")  # so that the last one is surely running when it is stopped
+    wait_until(lambda: len(set(lines_of(output))) == total + 1, 20)
     process.terminate()
     assert process.wait(10) == 0
     seen = Counter(lines_of(output))
-    assert set(seen) == {str(i) for i in range(total)}
+    assert set(seen) == {str(i) for i in range(total + 1)}
     assert sum(n - 1 for n in seen.values()) <= kills * 4 * IN_FLIGHT  # batches of memory that were not written yet
 
 
@@ -107,6 +109,9 @@ def test_killed_while_a_log_grows_and_rotates(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         process = start("lines", "leave", logs / "app.log", state, output)
+    with (logs / "app.log").open("a") as log:
+        log.write(f"line-{written:06d}\n")
+    written += 1
     wait_until(lambda: len(set(lines_of(output))) == written, 20)
     process.terminate()
     assert process.wait(10) == 0

@@ -46,8 +46,9 @@ class FileSpec(TriggerSpec, frozen=True, kw_only=True):
         """Raise ValueError, which `load` turns into a SpecError that says where the trigger stands."""
         _needs(self.on_success == "move", self.move_to, "onSuccess: move", "moveTo")
         _needs(self.on_failure == "move", self.error_to, "onFailure: move", "errorTo")
-        if self.read == "lines" and (self.on_success, self.on_failure) != ("leave", "leave"):
-            raise ValueError("`read: lines` follows growing files and leaves them; remove onSuccess and onFailure")
+        for key, choice in (("onSuccess", self.on_success), ("onFailure", self.on_failure)):
+            if self.read == "lines" and choice != "leave":
+                raise ValueError(f"`{key}` must be `leave` with `read: lines`, which follows growing files")
         for key, value in (("rescan", self.rescan), ("pollInterval", self.poll_interval)):
             if value <= 0:
                 raise ValueError(f"`{key}` is {value:g} s; give a time above 0, such as 60s")
@@ -64,6 +65,6 @@ class FileSpec(TriggerSpec, frozen=True, kw_only=True):
 
 def _needs(wanted: bool, folder: str, choice: str, key: str) -> None:
     if wanted and not folder:
-        raise ValueError(f"`{choice}` needs `{key}`: the folder to move to")
+        raise ValueError(f"`{key}` is missing: `{choice}` needs the folder to move to")
     if folder and not wanted:
         raise ValueError(f"`{key}` is given without `{choice}`")

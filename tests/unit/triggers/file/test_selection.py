@@ -107,10 +107,10 @@ def test_folder_that_may_not_be_read_is_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "says"),
     [
-        ({"on_success": "move"}, "needs `moveTo`"),
-        ({"on_failure": "move"}, "needs `errorTo`"),
+        ({"on_success": "move"}, "`moveTo` is missing"),
+        ({"on_failure": "move"}, "`errorTo` is missing"),
         ({"move_to": "/done"}, "without `onSuccess: move`"),
-        ({"read": "lines", "on_success": "delete"}, "leaves them"),
+        ({"read": "lines", "on_success": "delete"}, "must be `leave`"),
         ({"rescan": 0}, "above 0"),
         ({"settle": 2, "settle_max": 1}, "settleMax"),
         ({"rotated": ("old/{name}",)}, "starts with {name}"),
