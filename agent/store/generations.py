@@ -15,6 +15,10 @@ from agent.model.errors import AgentError
 from agent.model.load import Loaded, dump_processor_yaml, embedded_source
 from agent.store import atomic
 
+LEFT_OUT = ("__pycache__", ".git")
+LINKED = (".venv", "venv", "node_modules")
+"""Installed packages, large and not edited by hand: linked where they are instead of copied."""
+
 
 class CannotPrepare(AgentError):
     """No room or no right to write below the run or state directory."""
@@ -33,8 +37,10 @@ class Generations:
         self._numbers: dict[str, int] = {}
 
     def sweep(self) -> None:
-        """Remove what an earlier agent prepared; the logs stay."""
+        """Remove what an earlier agent prepared; the logs and what triggers remember stay."""
         shutil.rmtree(self._volatile, ignore_errors=True)
+        for code in self._lasting.glob("*/code"):
+            shutil.rmtree(code, ignore_errors=True)
 
     def prepare(self, loaded: Loaded) -> Path:
         """Write the folder of a new version. Raises CannotPrepare."""
@@ -45,7 +51,7 @@ class Generations:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
-            self._fill(temporary, loaded)
+            self._fill(temporary, loaded, self._lasting / name / "code" / folder.name)
             temporary.rename(folder)
             atomic.sync_folder(folder.parent)
         except OSError as error:
@@ -57,18 +63,20 @@ class Generations:
 
     def remove(self, folder: Path) -> None:
         """A version that will not be started again."""
+        shutil.rmtree(os.path.realpath(folder / "code"), ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
     def forget(self, name: str) -> None:
         """A function that is gone; what its triggers remember stays."""
         shutil.rmtree(self._volatile / name, ignore_errors=True)
+        shutil.rmtree(self._lasting / name / "code", ignore_errors=True)
         for path in (self._log(name), self._log(name).with_name(f"{name}.log.1")):
             path.unlink(missing_ok=True)
 
     def _log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
 
-    def _fill(self, folder: Path, loaded: Loaded) -> None:
+    def _fill(self, folder: Path, loaded: Loaded, code: Path) -> None:
         # Its environment and passwords are in it.
         atomic.write(folder / "processor.yaml", dump_processor_yaml(loaded.function), mode=0o600)
         state = self._lasting / loaded.function.metadata.name / "state"
@@ -76,18 +84,32 @@ class Generations:
         (folder / "state").symlink_to(state)
         self._logs.mkdir(parents=True, exist_ok=True)
         (folder / "function.log").symlink_to(self._log(loaded.function.metadata.name))
-        _place_code(folder / "code", loaded)
+        # On the disk, not in the run directory: that one is memory.
+        shutil.rmtree(code, ignore_errors=True)
+        code.parent.mkdir(exist_ok=True)
+        _place_code(code, loaded)
+        (folder / "code").symlink_to(code)
 
 
 def _place_code(code: Path, loaded: Loaded) -> None:
+    """A copy, not a link: a worker started again later must find this version's code, whatever is edited now."""
     embedded = embedded_source(loaded.function)
+    if loaded.code_dir is not None and loaded.code_file is None and embedded is None:
+        _copy_folder(loaded.code_dir, code)
+        return
+    code.mkdir()
     if embedded is not None:
-        code.mkdir()
         atomic.write(code / embedded[0], embedded[1])
     elif loaded.code_file is not None:
-        code.mkdir()
-        (code / loaded.code_file.name).symlink_to(os.path.realpath(loaded.code_file))
-    elif loaded.code_dir is not None:
-        code.symlink_to(os.path.realpath(loaded.code_dir))
-    else:
-        code.mkdir()
+        shutil.copy2(loaded.code_file, code / loaded.code_file.name)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        top = Path(folder) == source
+        return [name for name in names if name in LEFT_OUT or (top and name in LINKED)]
+
+    shutil.copytree(source, target, symlinks=True, ignore=left_out)
+    for name in LINKED:
+        if (source / name).exists():
+            (target / name).symlink_to(os.path.realpath(source / name))

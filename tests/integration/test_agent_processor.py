@@ -189,3 +189,21 @@ def test_stop_under_load_drains(agent):
     ]
     assert gone(processes)
     assert not any(Path("/dev/shm", name).exists() for name in names)
+
+
+def test_a_worker_started_again_finds_the_code_of_its_version(tmp_path: Path) -> None:
+    """The edit is broken, so the old version serves on; when its worker dies, the next must not load the edit."""
+    with running(Agent(tmp_path).start()) as agent:
+        folder = agent.functions / "steady"
+        folder.mkdir()
+        (folder / "main.py").write_text("def handler(context, event):\n    return 'first'\n")
+        (folder / "function.yaml").write_text(
+            "metadata: {name: steady}\nspec: {runtime: python, handler: 'main:handler'}\n"
+        )
+        address = agent.serving("steady")["triggers"]["default-http"]["address"]
+        (folder / "main.py").write_text("def handler(:\n")
+        wait_until(lambda: "main.py" in agent.status("steady")["message"])
+        (worker,) = agent.status("steady")["workers"]
+        os.kill(worker["pid"], signal.SIGKILL)
+        wait_until(lambda: agent.status("steady")["workers"][0]["pid"] not in (0, worker["pid"]))
+        assert call(address) == "first"
