@@ -5,8 +5,9 @@ Flow: Tree -> Lines -> [disk thread: Rotation, Follower.read] -> sink; acknowled
 One task, `pump`, owns the followers: it has changed paths examined, has a file read on, and hands over what was read.
 Lines of one file are handed over in their order; with more than one in flight (`maxInFlight`) they may end in another.
 
-Promise: at least once. The place up to which every line is handled is written at most `SAVE_S` later; a process killed
-in between hands those lines over again. Stopped in order, none twice. At most once: the place is written before.
+Promise: at least once. The place up to which every line is handled is written `SAVE_S` or `SAVE_LINES` later, whichever
+comes first; a process killed in between hands those lines over again. Stopped in order, none twice. At most once: the
+place is written before.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from agent.triggers.file.selection import Selection
 from agent.triggers.file.spec import FileSpec
 
 SAVE_S = 0.1
+SAVE_LINES = 500
 T = TypeVar("T")
 
 
@@ -80,6 +82,7 @@ class Lines:
         self._free = asyncio.Event()  # a line has ended
         self._in_hand = 0
         self._unsaved: set[Follower] = set()
+        self._unsaved_lines = 0
         self._save_timer: asyncio.TimerHandle | None = None
         self._once = spec.promise == "at-most-once"
 
@@ -262,7 +265,10 @@ class Lines:
         self._in_hand -= 1
         if not self._once and outcome.result is not Result.STOPPED and follower.done(line):
             self._unsaved.add(follower)
-            if self._save_timer is None:
+            self._unsaved_lines += 1
+            if self._unsaved_lines >= SAVE_LINES:
+                self._save()
+            elif self._save_timer is None:
                 self._save_timer = self._loop.call_later(SAVE_S, self._save)
         self._sink.count("handled" if outcome.ok else "failed")
         self._free.set()
@@ -275,6 +281,7 @@ class Lines:
             self._save_timer = None
         places = [follower.handled() for follower in self._unsaved]
         self._unsaved.clear()
+        self._unsaved_lines = 0
         return self._on_disk(self._remember, places)
 
     def _remember(self, places: list[Position]) -> None:
