@@ -70,6 +70,7 @@ async def _serve(configuration: Configuration, functions: Path, state: Path, run
         run / "calls",
         float(configuration.supervisor.drain_margin),
         configuration.supervisor.processor_command or COMMAND,
+        _sweep_segments,
     )
     launcher.reaper.start()
     try:

@@ -62,13 +62,16 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Launcher:
-    """What every start of a processor needs. `margin_s`: between the steps of an end."""
+    """What every start of a processor needs. `margin_s`: between the steps of an end. `swept`: called when one ended
+    by itself or was killed, to remove what it could not.
+    """
 
     reaper: Reaper
     records: Records
     calls: Path
     margin_s: float = 2.0
     command: Sequence[str] = COMMAND
+    swept: Callable[[], None] = lambda: None
 
     def __call__(self, version: Version, listeners: list[tuple[str, int]], changed: Callable[[], None]) -> Processor:
         """Start one. Raises OSError when the system has no room for another process."""
@@ -293,6 +296,8 @@ class Processor:
                 answer.set_result({})
         self._launcher.records.remove(self.pid)
         kill_marked(self._mark)
+        if exit_code != 0:
+            self._launcher.swept()
         self.exit_code = exit_code
         self.phase = Phase.ENDED
         self._changed()
