@@ -95,7 +95,7 @@ class Incoming(asyncio.Protocol):
             going = b"close" if self._traits.close else b"keep-alive"
             self._parser.feed_data(b"POST / HTTP/1.1\r\nConnection: %b\r\n%b\r\n\r\n" % (going, length))
             self._resuming, self._headers = False, []
-        if len(data):
+        if len(data) and not self._close_after:
             self._feed(data)
 
     def _stopped(self, error: Exception) -> None:
@@ -139,14 +139,19 @@ class Incoming(asyncio.Protocol):
         if url[0] != 47 or b"#" in url:
             url = request.origin_form(url, method)
         path, _, query = url.partition(b"?")
+        content_type = known.get(b"content-type", b"")
         self._event = event = Event(
             b"",
-            known.get(b"content-type", b""),
+            content_type,
             headers,
             query,
             method.decode(),
             path.decode() if b"%" not in path else request.decoded(path),
         )
+        if b"content-length" in known:
+            self._body_left = request.content_length(known[b"content-length"], self._listener.body_limit)
+            if self._body_left:
+                self._quiet = 1
         if (
             not NEEDS_A_LOOK.isdisjoint(known)
             or len(known) != len(headers)
@@ -155,6 +160,8 @@ class Incoming(asyncio.Protocol):
             or self._listener.cors is not None
         ):
             self._look_closer(known, method, event)
+        if content_type and content_type[:23].lower() == cloudevents.PREFIX:
+            self._cloud = known
         if path.startswith(HEALTH):
             self._local = (200, b"")
 
@@ -190,6 +197,7 @@ class Incoming(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._quiet = self._body_size = 0
+        self._continue_due = False
         if traits.close:
             self._close_after = True
         self._accept(event, traits, local)
@@ -203,21 +211,20 @@ class Incoming(asyncio.Protocol):
             request.check_repeated(headers)
         request.check_host(known, version)
         keep_alive = parser.should_keep_alive()
-        length = request.body_length(known, version, self._listener.body_limit)
+        chunked = request.check_coding(known, version)
         extra = self._cross_origin(known, method)
         if extra or not keep_alive or version == "1.0":
             http10 = keep_alive and version == "1.0"
             self._traits = Traits(not keep_alive, http10, self._traits.head, extra)
         event.log_level = request.log_level(known)
-        if cloudevents.is_cloud_event(known):
+        if cloudevents.is_binary(known):
             self._cloud = known
-        self._body_left = max(0, length)
-        if length:
+        if chunked:
             self._quiet = 1
-            self._upgrade = b"upgrade" in known and parser.should_upgrade()
-        if length < 0:
             self._headers = []  # what comes now are trailers, which nobody gets
-        if request.wants_continue(known, version) and length:
+        has_body = chunked or self._body_left > 0
+        self._upgrade = has_body and b"upgrade" in known and parser.should_upgrade()
+        if request.wants_continue(known, version) and has_body:
             self._continue_due = True
             self._say_continue()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from agent.triggers.http.protocol import Connection
 
 LONGEST_TICK_S = 1.0
+SHORTEST_TICK_S = 0.01
+NEVER = sys.maxsize
 GRACE_S = 1.0  # of kept-alive connections for one more request, once the trigger stops
 
 
@@ -38,9 +41,10 @@ class Listener:
         self.max_connections = spec.max_connections
         self.cors = CorsRules(spec.cors) if spec.cors.enabled else None
         self.encoder = Encoder(sink.count)
-        self.tick_s = min(LONGEST_TICK_S, max(0.01, min(spec.idle_timeout, spec.request_timeout) / 4))
-        self.idle_ticks = math.ceil(spec.idle_timeout / self.tick_s)
-        self.request_ticks = math.ceil(spec.request_timeout / self.tick_s)
+        self.dispatch = sink.dispatch
+        self.tick_s = _tick_s(spec)
+        self.idle_ticks = self._ticks(spec.idle_timeout)
+        self.request_ticks = self._ticks(spec.request_timeout)
         self.tick = 0
         self.draining = False
         self.connections: set[Connection] = set()
@@ -54,6 +58,9 @@ class Listener:
         if self._reader is None:
             self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"http:{self.sink.name}")
         return self._reader
+
+    def _ticks(self, seconds: float) -> int:
+        return math.ceil(seconds / self.tick_s) if seconds > 0 else NEVER
 
     def add(self, connection: Connection) -> bool:
         """False when there are as many connections as are allowed."""
@@ -110,3 +117,9 @@ class Listener:
             self._timer = None
         if self._reader is not None:
             self._reader.shutdown(wait=True)
+
+
+def _tick_s(spec: HttpSpec) -> float:
+    """A second, or less when a time-out is so short that it would be missed by much."""
+    shortest = min((limit for limit in (spec.idle_timeout, spec.request_timeout) if limit > 0), default=4.0)
+    return min(LONGEST_TICK_S, max(SHORTEST_TICK_S, shortest / 4))

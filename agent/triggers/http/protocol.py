@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import cast
 
 from agent.model.event import Event, Outcome, Result
+from agent.model.sink import Done
 from agent.triggers.http import filestream
 from agent.triggers.http.incoming import Incoming, Local
 from agent.triggers.http.listener import Listener
@@ -24,6 +26,7 @@ SLICE = 4096  # bytes parsed at once, so that a flood of tiny requests cannot ou
 LINGER_S = 2.0  # after an early goodbye, to let the client read it; closing at once would reset the connection
 SLOWEST_BODY = 100  # bytes a second, over each window of `request_timeout`
 LARGE = 65536  # a reply from this size on is not copied together with its head, and narrows the pipeline to one
+REPLIED = Result.REPLIED
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -33,17 +36,13 @@ Reply = bytes | tuple[bytes, ...] | filestream.FileReply
 class Exchange:
     """One request and its reply's place in line. Used again for the next request of its connection."""
 
-    __slots__ = ("_connection", "done", "event", "reply", "traits")
+    __slots__ = ("done", "event", "reply", "traits")
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
         self.traits = PLAIN
         self.event: Event | None = None  # until it is handed over
         self.reply: Reply | None = None
-        self.done = self._done  # bound once, not per request
-
-    def _done(self, outcome: Outcome) -> None:
-        self._connection.answered(self, outcome)
+        self.done: Done = partial(connection.answered, self)  # made once, not per request
 
 
 class Connection(Incoming):
@@ -135,7 +134,7 @@ class Connection(Incoming):
         queue.append(exchange)
         if local is None and len(queue) == 1 and not self._write_paused:
             self._started = 1
-            self._listener.sink.dispatch(event, exchange.done)
+            self._listener.dispatch(event, exchange.done)
             return
         if local is None:
             exchange.event = event
@@ -207,23 +206,23 @@ class Connection(Incoming):
             self._forget(exchange, outcome)
             return
         if (
-            outcome.result is Result.REPLIED
+            outcome.result is REPLIED
             and exchange.traits is PLAIN
             and not outcome.headers
             and outcome.logs is None
             and len(outcome.body) < LARGE
             and not self._listener.draining
         ):
-            exchange.reply = reply = self._listener.encoder.plain(outcome.status, outcome.content_type, outcome.body)
+            reply = self._listener.encoder.plain(outcome.status, outcome.content_type, outcome.body)
             if len(self._queue) == 1 and self._reading and not self._close_after:
                 self._queue.clear()
                 self._started = 0
-                exchange.reply = None
                 self._spare = exchange
                 transport.write(reply)
                 if self._continue_due:
                     self._say_continue()
                 return
+            exchange.reply = reply
         else:
             exchange.reply = self._encode(exchange, outcome)
         self._advance()
@@ -231,7 +230,7 @@ class Connection(Incoming):
     def _encode(self, exchange: Exchange, outcome: Outcome) -> Reply:
         traits = exchange.traits
         close = traits.close or self._is_last(exchange)
-        if outcome.headers and outcome.result is Result.REPLIED:
+        if outcome.headers and outcome.result is REPLIED:
             file = filestream.requested(outcome, close)
             if file is not None:
                 return file
@@ -269,7 +268,7 @@ class Connection(Incoming):
             self._started += 1
             if exchange.event is not None:
                 event, exchange.event = exchange.event, None
-                self._listener.sink.dispatch(event, exchange.done)
+                self._listener.dispatch(event, exchange.done)
         if not queue:
             self._say_continue()
             if self._close_after:
@@ -283,7 +282,10 @@ class Connection(Incoming):
         exchange = self._queue.popleft()
         exchange.reply = None
         self._started = max(0, self._started - 1)
-        self._spare = exchange
+        if self._spare is None:
+            self._spare = exchange
+        else:
+            del exchange.done  # it refers back to its exchange
 
     def _send(self, reply: bytes | tuple[bytes, ...]) -> None:
         if self._transport is None or self._ended:
@@ -329,7 +331,7 @@ class Connection(Incoming):
         """
         if self._ended or self._transport is None:
             return
-        self._ended = True
+        self._ended = self._close_after = True
         self._since = self._listener.tick
         if linger and self._transport.can_write_eof():
             self._lingering = True
@@ -344,6 +346,8 @@ class Connection(Incoming):
             self._end()
 
     def abort(self) -> None:
+        """Cut the connection, whatever is under way."""
+        self._ended = self._close_after = True
         if self._transport is not None:
             self._transport.abort()
 

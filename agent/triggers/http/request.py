@@ -18,7 +18,6 @@ Known = Mapping[bytes, bytes]
 NEEDS_A_LOOK = frozenset(
     [
         b"connection",
-        b"content-length",
         b"transfer-encoding",
         b"expect",
         b"upgrade",
@@ -28,7 +27,7 @@ NEEDS_A_LOOK = frozenset(
         b"ce-cloudeventsversion",
     ]
 )
-"""A request with none of these is answered on the short path."""
+"""A request with none of these is read on the short path."""
 
 ONCE = (b"host", b"content-length", b"transfer-encoding", b"content-type", b"expect")
 LOG_LEVELS = frozenset(["debug", "info", "warn", "error"])
@@ -82,19 +81,24 @@ def check_host(known: Known, version: str) -> None:
         raise Refusal(400, "HTTP/1.1 needs a Host header")
 
 
-def body_length(known: Known, version: str, limit: int) -> int:
-    """Bytes of the body that follows: 0 for none, -1 for chunked. Raises Refusal: too long, or coded in another way."""
-    coding = known.get(b"transfer-encoding")
-    if coding is not None:
-        if version == "1.0":
-            raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding")
-        if coding.strip().lower() != b"chunked":
-            raise Refusal(501, "the only Transfer-Encoding understood here is chunked")
-        return -1
-    length = int(known.get(b"content-length", b"0"))
+def content_length(value: bytes, limit: int) -> int:
+    """The announced bytes of the body; the parser has checked that it is a number. Raises Refusal for too many."""
+    length = int(value)
     if length > limit:
         raise Refusal(413, f"the body is longer than {limit} bytes")
     return length
+
+
+def check_coding(known: Known, version: str) -> bool:
+    """Is the body chunked? Raises Refusal for any other coding, and for one on HTTP/1.0."""
+    coding = known.get(b"transfer-encoding")
+    if coding is None:
+        return False
+    if version == "1.0":
+        raise Refusal(400, "HTTP/1.0 has no Transfer-Encoding")
+    if coding.strip().lower() != b"chunked":
+        raise Refusal(501, "the only Transfer-Encoding understood here is chunked")
+    return True
 
 
 def wants_continue(known: Known, version: str) -> bool:

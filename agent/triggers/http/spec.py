@@ -48,8 +48,8 @@ class HttpSpec(TriggerSpec, frozen=True, kw_only=True):
     tls: Tls | None = None
     read_buffer_size: Annotated[int, Meta(ge=1024, le=1 << 20)] = 16384  # bytes of request line and headers
     max_request_body_size: Annotated[int, Meta(ge=0, le=1 << 30)] = 4 << 20  # bytes
-    idle_timeout: Duration = Duration(75.0)  # a kept-alive connection without a request
-    request_timeout: Duration = Duration(30.0)  # until the head is complete; and see README for bodies
+    idle_timeout: Duration = Duration(75.0)  # a kept-alive connection without a request; 0: for ever
+    request_timeout: Duration = Duration(30.0)  # for a head, and for progress of a body; 0: for ever
     max_connections: Count = 1024
     backlog: Count = 1024
     cors: Cors = Cors()
