@@ -310,7 +310,22 @@ async def test_where_the_packets_are_cut_makes_no_difference() -> None:
 
     expected = run([])
     assert [body for _, _, _, body, _ in expected[0]][-1] == b"last"
+    assert not [headers for *_, headers in expected[0] if (b"T", b"1") in headers]  # trailers are nobody's headers
     assert expected[1] == [b"200"] * 11
     choose = random.Random(1)
     for _ in range(200):
         assert run(sorted(choose.sample(range(1, len(stream)), choose.randrange(1, 40)))) == expected
+
+
+async def test_no_timer_without_connections() -> None:
+    """Idle costs nothing: the sweep stops with the last connection and starts with the next."""
+    f = Fixture(idle_timeout=0.04)
+    assert f.listener._timer is not None
+    f.connection.connection_lost(None)
+    f.listener._timer.cancel()
+    f.listener._sweep()
+    assert f.listener._timer is None
+    f.connect()
+    assert f.listener._timer is not None
+    f.listener.close()
+    assert f.listener._timer is None
