@@ -31,6 +31,7 @@ from agent.model.event import Event, Outcome, Result
 from agent.triggers.mqtt import link
 from agent.triggers.mqtt.spec import MqttSpec, Subscription
 from agent.triggers.mqtt.trigger import run
+from tests.support.eventually import eventually
 from tests.support.mosquitto import Mosquitto
 from tests.support.recording_sink import RecordingSink
 
@@ -135,7 +136,7 @@ async def ours(port: int, name: str, qos: int, messages: int, version: int, *, b
         subscriptions=[Subscription(topic="bench/#", qos=qos)],
     )
     if backlog:
-        await trigger_until(spec, CountingSink(folder, messages), lambda sink: sink.state == "up")
+        await open_session(spec, CountingSink(folder, messages))
         await asyncio.to_thread(publish, port, qos, messages)
     before = time.process_time()
     sink = CountingSink(folder, messages)
@@ -143,8 +144,7 @@ async def ours(port: int, name: str, qos: int, messages: int, version: int, *, b
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(run(spec, sink))
         if not backlog:
-            while sink.state != "up":
-                await asyncio.sleep(0.005)
+            await eventually(lambda: sink.state == "up")
             await asyncio.to_thread(publish, port, qos, messages)
         await asyncio.wait_for(sink.finished.wait(), 120)
         took, cpu = time.perf_counter() - sink.first, time.process_time() - before
@@ -152,11 +152,10 @@ async def ours(port: int, name: str, qos: int, messages: int, version: int, *, b
     return figures(sink.got, messages, sink.finished.is_set(), took, cpu, reads())
 
 
-async def trigger_until(spec: MqttSpec, sink: CountingSink, reached: Callable[[CountingSink], bool]) -> None:
+async def open_session(spec: MqttSpec, sink: CountingSink) -> None:
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(run(spec, sink))
-        while not reached(sink):
-            await asyncio.sleep(0.005)
+        await eventually(lambda: sink.state == "up")
         task.cancel()
 
 

@@ -140,6 +140,8 @@ class StubBroker(_Server):
         while True:
             packet = await read_packet(reader)
             self.packets.append(packet)
+            if packet[0] == 0xE0:
+                return
             if packet[0] == 0x82:
                 answer = self.suback(packet[2:4], packet.count(b"stub/"))
                 if answer is not None:

@@ -77,10 +77,13 @@ def spec_for(url: str, *topics: str, qos: int = 1, **keys: Any) -> MqttSpec:
 
 @asynccontextmanager
 async def running(spec: MqttSpec, sink: RecordingSink) -> AsyncIterator[asyncio.Task[None]]:
-    """The trigger at work; cancelled and waited for at the end."""
+    """The trigger at work; cancelled at the end, what is held answered, and waited for."""
     task = asyncio.create_task(run(spec, sink))
     try:
         yield task
     finally:
         task.cancel()
+        await asyncio.sleep(0)
+        sink.hold = False
+        sink.finish_held()
         await asyncio.gather(task, return_exceptions=True)

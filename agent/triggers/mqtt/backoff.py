@@ -30,6 +30,7 @@ class Backoff:
         self._clock, self._uniform = clock, uniform
         self._failures = 0
         self._up_since: float | None = None
+        self.kicks = 0  # connections in a row that came up and did not last
 
     def up(self) -> None:
         """It works now."""
@@ -37,8 +38,10 @@ class Backoff:
 
     def delay_s(self) -> float:
         """It failed, or works no longer: seconds to wait before the next attempt."""
-        if self._up_since is not None and self._clock() - self._up_since >= self._stable_s:
-            self._failures = 0
+        if self._up_since is not None:
+            stable = self._clock() - self._up_since >= self._stable_s
+            self._failures = 0 if stable else self._failures
+            self.kicks = 0 if stable else self.kicks + 1
         self._up_since = None
         bound = min(self._most_s, self._first_s * 2.0 ** min(self._failures, 60))
         self._failures += 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from agent.triggers.mqtt.packets import PUBLISH, PUBREL, Malformed, read_varint
 
@@ -68,8 +68,7 @@ class Link(asyncio.Protocol):
         return self._held.is_set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without inheriting from it
         opened = transport.get_extra_info("socket")
         if opened is not None and self._user_timeout_s:
             # A peer that vanished shows only as unacknowledged data, which the kernel would resend for minutes.

@@ -109,6 +109,7 @@ class Session:
 
     def lost(self, why: str) -> None:
         """The link is gone, or of no more use. The first reason given counts."""
+        self.connected = False
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(why)
 

@@ -54,6 +54,10 @@ class Subscriber:
         self._logged_at = -FAILURE_LOG_S
         self._unlogged = 0
 
+    @property
+    def client_id(self) -> str:
+        return self._client.client_id
+
     async def serve(self, backoff: Backoff) -> str:
         """One connection, from connecting until it is gone; the reason. Tells `backoff` when it is up."""
         try:
@@ -116,10 +120,11 @@ class Subscriber:
         link.go_on()
         await self._sink.drained()
         await asyncio.sleep(0)  # a `done` of this very turn may still be on its way
-        goodbye = self._spec.goodbye
-        if goodbye and self._session.connected:
-            self._outbox.announce(goodbye)
-        await self._outbox.emptied(PUBLISH_AT_END_S if self._session.connected else 0.0)
+        if not self._session.connected:
+            return
+        if self._spec.goodbye:
+            self._outbox.announce(self._spec.goodbye)
+        await self._outbox.emptied(PUBLISH_AT_END_S)
         self._inbox.flush()
         self._client.disconnect()
         await link.close(polite=True)

@@ -17,6 +17,9 @@ from agent.triggers.mqtt.credentials import read_password, tls_context
 from agent.triggers.mqtt.spec import MqttSpec
 from agent.triggers.mqtt.subscriber import Subscriber
 
+KICKS = 3
+"""After so many short connections in a row the state names the likeliest reason; mosquitto itself gives none."""
+
 
 @trigger(MqttSpec)
 async def run(spec: MqttSpec, sink: Sink) -> None:
@@ -29,7 +32,13 @@ async def run(spec: MqttSpec, sink: Sink) -> None:
     subscriber = Subscriber(spec, sink)
     try:
         while True:
-            sink.down(await subscriber.serve(backoff))
-            await asyncio.sleep(backoff.delay_s())
+            why = await subscriber.serve(backoff)
+            delay_s = backoff.delay_s()
+            if backoff.kicks >= KICKS:
+                why += (
+                    f", {KICKS} times soon after connecting: does another client use the id {subscriber.client_id!r}?"
+                )
+            sink.down(why)
+            await asyncio.sleep(delay_s)
     finally:
         await sink.drained()

@@ -9,6 +9,7 @@ import pytest
 
 from agent.triggers.mqtt import link as link_module
 from agent.triggers.mqtt.link import PACKETS_PER_TURN, Link
+from tests.support.eventually import eventually
 
 
 class Transport(asyncio.Transport):
@@ -122,8 +123,7 @@ async def test_full_stops_reading_until_there_is_room() -> None:
         await asyncio.sleep(0)
 
     pump = asyncio.create_task(link.pump(room))
-    while link.held or len(receiver.got) < 6:
-        await asyncio.sleep(0)
+    await eventually(lambda: not link.held and len(receiver.got) == 6)
     pump.cancel()
     assert transport.reading and [kind for kind, _ in receiver.got] == ["publish"] * 5 + ["control"]
 
@@ -142,8 +142,7 @@ async def test_a_flood_gives_others_a_turn() -> None:
     link, transport, receiver = make()
     link.data_received(publish(b"a") * (2 * PACKETS_PER_TURN + 1))
     assert len(receiver.got) == PACKETS_PER_TURN and not transport.reading and not link.held
-    while len(receiver.got) < 2 * PACKETS_PER_TURN + 1:
-        await asyncio.sleep(0)
+    await eventually(lambda: len(receiver.got) == 2 * PACKETS_PER_TURN + 1)
     assert transport.reading
 
 
