@@ -57,7 +57,7 @@ class Generations:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise CannotPrepare(
-                f"cannot prepare function {name!r}: {error.strerror}", where=str(error.filename or folder)
+                f"cannot prepare function {name!r}: {error.strerror or error}", where=str(error.filename or folder)
             ) from error
         return folder
 
