@@ -27,8 +27,9 @@ WAITING, FINISHED, ABANDONED = 0, 1, 2
 class Inbox:
     """`early`: acknowledge before the function runs (at most once); QoS 2 messages then start at their PUBREL."""
 
-    def __init__(self, start: Callable[[Message], None], *, early: bool = False) -> None:
+    def __init__(self, start: Callable[[Message], None], count: Callable[[str], None], *, early: bool = False) -> None:
         self._start = start
+        self._count = count  # of redeliveries that found their first copy
         self._early = early
         self._generation = 0
         self._write: Callable[[bytes], None] | None = None
@@ -37,7 +38,6 @@ class Inbox:
         self._recorded: dict[int, Message | None] = {}
         self._out = bytearray()
         self._flushing = False
-        self.attached = 0  # redeliveries that found their first copy at work
 
     def opened(self, write: Callable[[bytes], None], *, session_present: bool) -> None:
         """A connection is up. Without a session the broker has forgotten every id it used."""
@@ -115,7 +115,7 @@ class Inbox:
             return False
         if first.state == ABANDONED or first.qos != message.qos:
             return False
-        self.attached += 1
+        self._count("attached")
         self._expect(first)
         self._advance()
         return True

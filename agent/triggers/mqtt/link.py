@@ -55,6 +55,7 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._at = 0  # where to go on in the first of `_kept`: a stop costs no copy of what is behind it
         self._needed = 0  # bytes before the packet at the head of `_kept` is whole
         self._skip = 0  # bytes of an oversized packet still to be thrown away
         self._turn: asyncio.Handle | None = None
@@ -96,8 +97,9 @@ class Link(asyncio.Protocol):
             self._kept_bytes += len(data)
             if self._kept_bytes < self._needed or self.held or self._turn:
                 return
-            data = self._take_kept()
-        self._read(data)
+            self._read_kept()
+        else:
+            self._read(data, 0)
 
     async def pump(self, room: Callable[[], Awaitable[None]]) -> None:
         """Runs beside the connection: whenever the receiver is full, waits for `room` and goes on reading."""
@@ -112,23 +114,29 @@ class Link(asyncio.Protocol):
         self._turn = None
         if self._transport is None:
             return
-        self._transport.resume_reading()
         if self._kept:
-            self._read(self._take_kept())
+            self._read_kept()
+        if not self.held and not self._turn and self._transport is not None:
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Cut the connection: nothing more is read from it."""
+        if self._transport is not None:
+            self._transport.abort()
 
     async def close(self, *, polite: bool = False) -> None:
         """Ends the connection. `polite`: everything written has to arrive, so the broker is to close first; closing
         with bytes unread would reset the connection and could destroy them on their way.
         """
-        if self._turn:
-            self._turn.cancel()
         if polite and self._transport is not None:
             await self._wait_gone()
+        if self._turn:
+            self._turn.cancel()
         if self._transport is not None:
             self._transport.close()
             await self._wait_gone()
         if self._transport is not None:
-            self._transport.abort()
+            self.abort()
             await self._gone.wait()
 
     async def _wait_gone(self) -> None:
@@ -137,11 +145,12 @@ class Link(asyncio.Protocol):
         except TimeoutError:
             return
 
-    def _take_kept(self) -> bytes:
-        data = b"".join(self._kept)
+    def _read_kept(self) -> None:
+        data = self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+        at = self._at
         self._kept.clear()
-        self._kept_bytes = self._needed = 0
-        return data
+        self._kept_bytes = self._needed = self._at = 0
+        self._read(data, at)
 
     def _keep(self, data: bytes, needed: int) -> None:
         if data:
@@ -149,16 +158,18 @@ class Link(asyncio.Protocol):
             self._kept_bytes += len(data)
         self._needed = needed
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, data: bytes, pos: int) -> None:
         try:
-            self._read_packets(data)
+            self._read_packets(data, pos)
         except Malformed as error:
             self._receiver.on_lost(f"the broker broke the protocol: {error}")
+            self.abort()
 
-    def _read_packets(self, data: bytes) -> None:
-        pos = min(self._skip, len(data))
-        self._skip -= pos
+    def _read_packets(self, data: bytes, pos: int) -> None:
         end = len(data)
+        if self._skip:
+            pos = min(self._skip, end)
+            self._skip -= pos
         turns = PACKETS_PER_TURN
         receiver = self._receiver
         while end - pos >= 2:
@@ -175,7 +186,7 @@ class Link(asyncio.Protocol):
                 return
             if head & 0xF0 == PUBLISH:
                 if turns == 0 or receiver.full:
-                    self._stop(data[pos:], for_room=turns != 0)
+                    self._stop(data, pos, for_room=turns != 0)
                     return
                 turns -= 1
                 receiver.on_publish(head, data, start, stop)
@@ -203,8 +214,9 @@ class Link(asyncio.Protocol):
         self._skip = stop - len(data)
         self._receiver.on_oversized(head, data, start)
 
-    def _stop(self, rest: bytes, *, for_room: bool) -> None:
-        self._keep(rest, 0)
+    def _stop(self, data: bytes, pos: int, *, for_room: bool) -> None:
+        self._keep(data, 0)
+        self._at = pos
         assert self._transport is not None
         self._transport.pause_reading()
         if for_room:

@@ -30,9 +30,10 @@ from agent.triggers.mqtt.remembered import Remembered
 from agent.triggers.mqtt.spec import MqttSpec, Subscription
 
 TAKEN_OVER = 142
+PROTOCOL_ERROR = "Protocol error"
 REASONS = {
     "Keep alive timeout": "the broker did not answer a ping",
-    "Protocol error": "the broker broke the protocol",
+    PROTOCOL_ERROR: "the broker broke the protocol",
 }
 
 
@@ -194,8 +195,11 @@ class Session:
         self._answered("CONNACK", flags.session_present)
 
     def _on_disconnect(self, client: Any, data: Any, flags: DisconnectFlags, reason: ReasonCode, props: Any) -> None:
+        name = reason.getName()
         if not flags.is_disconnect_packet_from_server:
-            self.lost(REASONS.get(reason.getName(), "connection lost"))
+            self.lost(REASONS.get(name, "connection lost"))
+            if name == PROTOCOL_ERROR and self._link is not None:
+                self._link.abort()
         elif reason.value == TAKEN_OVER:
             self.lost("another client connected with our client id; give each its own clientID")
         else:

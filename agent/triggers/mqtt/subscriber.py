@@ -46,7 +46,7 @@ class Subscriber:
         self._address = spec.address
         self._version = spec.version
         self._closing = False
-        self._inbox = Inbox(self._start, early=spec.promise == "at-most-once")
+        self._inbox = Inbox(self._start, sink.count, early=spec.promise == "at-most-once")
         self._client = Client(client_id_of(spec, sink), self._version, spec.clean_session)
         self._outbox = Outbox(self._client)
         self._session = Session(spec, sink, self._client, self._inbox, self._outbox)
