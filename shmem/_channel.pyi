@@ -33,12 +33,20 @@ class NoSpace(Exception):
 def die_with_parent(parent_pid: int) -> None:
     """SIGKILL for this process when its parent's thread ends; exits at once when `parent_pid` is not the parent now."""
 
+def no_new_privileges() -> None:
+    """From now on no program that this process or a child runs gains rights by set-user-id bits or capabilities."""
+
 class ProcessorChannel:
     """The processor's end. One thread."""
 
     def __init__(
         self, buffer: object, name: str, event_bytes: int, reply_bytes: int, event_fd: int, reply_fd: int, salt: int
     ) -> None: ...
+    def limit(self, max_body: int, uid: int = -1, gid: int = -1) -> None:
+        """Bytes of one event or reply, and who opens large bodies of events where the worker runs as another user.
+
+        `put_event` raises ValueError for a larger event; in place of a larger reply `drain` gives one with status 500.
+        """
     def begun(self, position: int) -> bool:
         """Whether the worker has begun the record for which `put_event` returned `position`."""
 

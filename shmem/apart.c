@@ -15,24 +15,28 @@ void apart_name(char name[APART_NAME_BYTES], const char *channel, char way, uint
 	snprintf(name, APART_NAME_BYTES, "/%s-%c%" PRIx64, channel, way, id);
 }
 
-int apart_write(const char *name, const char *data, size_t size)
+static int give_up(int fd, const char *name, int error)
+{
+	close(fd);
+	shm_unlink(name);
+	return error;
+}
+
+int apart_write(const char *name, const char *data, size_t size, uid_t uid, gid_t gid)
 {
 	int fd = shm_open(name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
 
 	if (fd < 0)
 		return errno;
+	if ((uid != (uid_t)-1 || gid != (gid_t)-1) && fchown(fd, uid, gid) != 0)
+		return give_up(fd, name, errno);
 	while (size > 0) {
 		ssize_t put = write(fd, data, size);
 
 		if (put < 0 && errno == EINTR)
 			continue;
-		if (put <= 0) {
-			int error = put < 0 ? errno : ENOSPC;
-
-			close(fd);
-			shm_unlink(name);
-			return error;
-		}
+		if (put <= 0)
+			return give_up(fd, name, put < 0 ? errno : ENOSPC);
 		data += put;
 		size -= (size_t)put;
 	}

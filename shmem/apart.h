@@ -10,12 +10,15 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define APART_NAME_BYTES 160
 
 /* `way` is 'e' for an event's body, 'r' for a reply's. */
 void apart_name(char name[APART_NAME_BYTES], const char *channel, char way, uint64_t id);
-int apart_write(const char *name, const char *data, size_t size); /* 0, or errno */
+/* 0, or errno. `uid` and `gid` of who may open it, where not -1: a worker may run as another user.
+ */
+int apart_write(const char *name, const char *data, size_t size, uid_t uid, gid_t gid);
 int apart_open(const char *name, size_t size); /* descriptor, or -errno; removes the name */
 int apart_read(int fd, char *to, size_t size); /* 0, or errno */
 void apart_remove(const char *name);

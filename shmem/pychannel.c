@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,9 @@ struct processor_channel {
 	int open;
 	struct channel_header *header;
 	struct ring events, replies;
+	uint32_t most_body; /* of one event or reply */
+	uid_t worker_uid;   /* who opens large bodies of events; -1: we ourselves */
+	gid_t worker_gid;
 	char name[NAME_BYTES];
 };
 
@@ -100,6 +104,9 @@ static int processor_init(PyObject *object, PyObject *arguments, PyObject *keywo
 	self->header = self->buffer.buf;
 	self->events.bell = event_fd;
 	self->replies.bell = reply_fd;
+	self->most_body = UINT32_MAX;
+	self->worker_uid = (uid_t)-1;
+	self->worker_gid = (gid_t)-1;
 	self->open = 1;
 	return 0;
 }
@@ -164,11 +171,14 @@ static PyObject *put_event_gathered(struct processor_channel *self, uint16_t fla
 	char name[APART_NAME_BYTES];
 	enum ring_status status;
 
+	if (body.size > self->most_body)
+		return PyErr_Format(PyExc_ValueError, "a body of %u bytes is over the limit of %u",
+		                    body.size, self->most_body);
 	if (apart) {
 		int error;
 
 		apart_name(name, self->name, 'e', id);
-		error = apart_write(name, body.data, body.size);
+		error = apart_write(name, body.data, body.size, self->worker_uid, self->worker_gid);
 		if (error != 0)
 			return raise_apart(error, body.size);
 		flags |= CHANNEL_LARGE;
@@ -290,6 +300,24 @@ static PyObject *body_of(struct processor_channel *self, const struct ring_recor
 	return bytes;
 }
 
+/* In place of a reply that is over the limit, before a byte of it is read. */
+static PyObject *refused_reply(struct processor_channel *self, const struct ring_record *record,
+                               uint32_t size)
+{
+	char text[160], name[APART_NAME_BYTES];
+
+	if (record->flags & CHANNEL_LARGE) {
+		apart_name(name, self->name, 'r', record->id);
+		apart_remove(name);
+	}
+	snprintf(text, sizeof text,
+	         "the handler's reply of %" PRIu32
+	         " bytes is over the function's maxBodyBytes, %" PRIu32,
+	         size, self->most_body);
+	return Py_BuildValue("(iKiis[]y)", (int)record->kind, (unsigned long long)record->id, 500,
+	                     0, "text/plain", text);
+}
+
 static PyObject *record_tuple(struct processor_channel *self, const struct ring_record *record)
 {
 	struct record_parts parts;
@@ -298,6 +326,8 @@ static PyObject *record_tuple(struct processor_channel *self, const struct ring_
 
 	if (!record_parts(record, &parts))
 		return raise_status(RING_BROKEN);
+	if (parts.body.size > self->most_body && record->kind == CHANNEL_REPLY)
+		return refused_reply(self, record, parts.body.size);
 	fields[0] = PyLong_FromLong(record->kind);
 	fields[1] = PyLong_FromUnsignedLongLong(record->id);
 	fields[2] = PyLong_FromUnsignedLong(parts.head.status);
@@ -370,9 +400,24 @@ static PyObject *processor_beat(PyObject *object, void *unused)
 	    atomic_load_explicit(&self->header->beat, memory_order_relaxed));
 }
 
+static PyObject *processor_limit(PyObject *object, PyObject *arguments)
+{
+	struct processor_channel *self = processor_of(object);
+	unsigned int most_body;
+	int uid = -1, gid = -1;
+
+	if (self == NULL || !PyArg_ParseTuple(arguments, "I|ii", &most_body, &uid, &gid))
+		return NULL;
+	self->most_body = most_body;
+	self->worker_uid = (uid_t)uid;
+	self->worker_gid = (gid_t)gid;
+	Py_RETURN_NONE;
+}
+
 static PyMethodDef processor_methods[] = {
     {"put_event", (PyCFunction)(void (*)(void))processor_put_event, METH_FASTCALL,
      "See _channel.pyi."},
+    {"limit", processor_limit, METH_VARARGS, "See _channel.pyi."},
     {"put_control", processor_put_control, METH_VARARGS, "See _channel.pyi."},
     {"begun", processor_begun, METH_O, "See _channel.pyi."},
     {"drain", processor_drain, METH_VARARGS, "See _channel.pyi."},
@@ -746,7 +791,7 @@ static int put_reply_or_apart(struct worker_channel *self, uint64_t id,
 	if (!body_is_apart(&self->replies, CHANNEL_REPLY_HEAD, texts, 2, body))
 		return put_reply_waiting(self, CHANNEL_REPLY, 0, id, reply, text, headers, body, 0);
 	apart_name(name, self->name, 'r', id);
-	error = apart_write(name, body.data, body.size);
+	error = apart_write(name, body.data, body.size, (uid_t)-1, (gid_t)-1);
 	if (error != 0) {
 		raise_apart(error, body.size);
 		return -1;
@@ -908,7 +953,18 @@ static PyObject *die_with_parent(PyObject *module, PyObject *parent)
 	Py_RETURN_NONE;
 }
 
+/* For this process and all it starts, for ever: no program it runs gets rights that it lacks. */
+static PyObject *no_new_privileges(PyObject *module, PyObject *unused)
+{
+	(void)module;
+	(void)unused;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	Py_RETURN_NONE;
+}
+
 static PyMethodDef module_methods[] = {
+    {"no_new_privileges", no_new_privileges, METH_NOARGS, "See _channel.pyi."},
     {"die_with_parent", die_with_parent, METH_O, "See _channel.pyi."},
     {NULL, NULL, 0, NULL},
 };

@@ -276,3 +276,27 @@ def test_segments_of_dead_processors_are_swept_and_others_are_not(tmp_path: Path
         assert {path.name for path in stale} <= set(removed)
         assert (FOLDER / pair.segment.name).exists()
     assert not any(path.exists() for path in stale)
+
+
+def test_bodies_over_the_limit_are_refused_both_ways_and_leave_nothing() -> None:
+    with channel_pair() as pair:
+        pair.processor.limit(30_000)
+        with pytest.raises(ValueError, match="limit of 30000"):
+            pair.put(1, bytes(30_001))
+        assert pair.put(2, bytes(30_000))
+        pair.worker.reply(2, 200, "text/plain", {}, bytes(30_001))
+        pair.worker.reply(3, 200, "text/plain", {}, bytes(30_000))
+        refused, taken = pair.processor.drain()
+        assert refused[:3] == (_channel.REPLY, 2, 500)
+        assert b"30001 bytes" in refused[6]
+        assert taken[6] == bytes(30_000)
+        assert not list(FOLDER.glob(f"{pair.segment.name}-r*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_large_event_belongs_to_the_user_who_opens_it() -> None:
+    with channel_pair() as pair:
+        pair.processor.limit(1 << 30, 12345, 23456)
+        assert pair.put(1, bytes(100_000))
+        (body,) = FOLDER.glob(f"{pair.segment.name}-e*")
+        assert (body.stat().st_uid, body.stat().st_gid) == (12345, 23456)
