@@ -47,6 +47,7 @@ class Supervision(Spec, frozen=True, kw_only=True):
     crash_limit: Annotated[int, Meta(ge=1, le=1000)] = 8  # failures in a row that park a function
     parked_retry: Duration = Duration(300.0)  # between attempts while it is parked
     drain_margin: Duration = Duration(2.0)  # added to workerTerminationTimeout, and between SIGTERM and SIGKILL
+    nursery: bool = True  # fork processors and Python workers from small parents: quicker, and memory is shared
     processor_command: tuple[str, ...] = ()  # what starts a processor instead of our own program; DIR is appended
 
 

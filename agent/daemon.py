@@ -29,7 +29,7 @@ from agent.store.ports import RememberedPorts
 from agent.supervisor.admin import open_admin
 from agent.supervisor.backoff import Policy
 from agent.supervisor.notify import notify
-from agent.supervisor.process import COMMAND, Launcher
+from agent.supervisor.process import COMMAND, Fork, Launcher
 from agent.supervisor.reaper import Reaper
 from agent.supervisor.records import Records
 from agent.supervisor.sockets import Sockets
@@ -37,15 +37,15 @@ from agent.supervisor.supervisor import Supervisor
 from agent.supervisor.version import Version
 
 
-async def run_agent(configuration: Configuration) -> None:
-    """Until SIGTERM or SIGINT. Raises AgentError when it cannot start."""
+async def run_agent(configuration: Configuration, fork: Fork | None = None) -> None:
+    """Until SIGTERM or SIGINT. `fork`: the nursery's. Raises AgentError when it cannot start."""
     with _signals() as signals, contextlib.ExitStack() as stack:
         functions, state, run = _folders(configuration)
         stack.enter_context(locked(run, "--run-dir"))
         if state != run:
             stack.enter_context(locked(state, "--state-dir"))
         try:
-            await _serve(configuration, functions, state, run, signals)
+            await _serve(configuration, functions, state, run, signals, fork)
         except BaseExceptionGroup as group:
             raise _reason(group) from group
 
@@ -59,7 +59,9 @@ def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return group if others or found is None else found
 
 
-async def _serve(configuration: Configuration, functions: Path, state: Path, run: Path, signals: _Signals) -> None:
+async def _serve(
+    configuration: Configuration, functions: Path, state: Path, run: Path, signals: _Signals, fork: Fork | None
+) -> None:
     records = Records(run / "processors")
     generations = Generations(run / "functions", state / "functions", run / "logs")
     _sweep(records, generations, run)
@@ -71,6 +73,7 @@ async def _serve(configuration: Configuration, functions: Path, state: Path, run
         float(configuration.supervisor.drain_margin),
         configuration.supervisor.processor_command or COMMAND,
         _sweep_segments,
+        None if configuration.supervisor.processor_command else fork,
     )
     launcher.reaper.start()
     try:

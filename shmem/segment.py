@@ -32,12 +32,13 @@ class _NoTracker:
 
 
 def start_time(pid: int) -> str | None:
-    """Clock ticks from boot to the start of that process, as text; None when there is no such process."""
+    """Clock ticks from boot to the start of that process, as text; None when there is none (or a zombie)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return stat[stat.rindex(")") + 2 :].split()[19]
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return None if fields[0] in ("Z", "X") else fields[19]
 
 
 class Segment:

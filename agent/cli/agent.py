@@ -5,11 +5,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-from loguru import logger
+from agent.nursery.processors import Nursery
+
+PRELOADED = ("http", "cron")
+"""Trigger kinds that the nursery imports; the others are imported by the processors that use them."""
+
+
+PRELOADED = ("http", "cron")
+"""Trigger kinds that the nursery imports; the others are imported by the processors that use them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; exit code 0 after a drain. Raises AgentError when it cannot start."""
+    # First of all, while nothing of ours and nothing of a function's is imported: workers are forked from here.
+    from runtimes.python import nursery
+
+    with nursery.start() as workers:
+        return _serve(args, workers)
+
+
+def _serve(args: argparse.Namespace, workers: socket.socket) -> int:
+    from loguru import logger
+
     from agent.configuration import default_file, load_configuration
     from agent.daemon import run_agent
     from agent.logging_setup import configure
@@ -32,8 +50,23 @@ def run(args: argparse.Namespace) -> int:
     configure(configuration.logging.level.upper(), sys.stderr)
     for warning in warnings:
         logger.warning("configuration has a problem", file=str(warning.place), problem=warning.message)
-    asyncio.run(run_agent(configuration))
+    if not configuration.supervisor.nursery:
+        asyncio.run(run_agent(configuration))
+        return 0
+    with _processors() as processors:
+        asyncio.run(run_agent(configuration, Nursery(processors, workers).fork))
     return 0
+
+
+def _processors() -> socket.socket:
+    """The nursery of processors, with the modules that most of them need."""
+    from agent.cli import processor
+    from agent.model.registry import trigger_kind
+    from agent.nursery.processors import start
+
+    for kind in PRELOADED:
+        trigger_kind(kind)
+    return start(processor.run_folder)
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

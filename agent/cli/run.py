@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     sweep()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-run-")))
-        calls_dir: Path = args.calls_dir or _default_calls_dir()
+        calls_dir = Path(args.calls_dir or _default_calls_dir()).resolve()
         config = ProcessorConfig(
             function=loaded.function,
             code_dir=_code_dir(loaded, folder),
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
             calls_dir=str(calls_dir),
             listeners=_listeners(loaded.function, args.port, calls_dir, stack),
         )
+        os.chdir(config.code_dir)  # where a relative path of the function leads, its workers' folder too
         return run_to_end(config)
 
 

@@ -24,6 +24,7 @@ class Launch:
 
     argv: tuple[str, ...]
     env: Mapping[str, str]
+    forkable: bool = False  # the nursery's forks are what `argv` would start
 
 
 class Runtime(Protocol):

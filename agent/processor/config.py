@@ -13,7 +13,9 @@ from agent.model.spec import Function
 
 @dataclass(frozen=True, slots=True)
 class ProcessorConfig:
-    """`link_fd` -1: no agent, so triggers start at once. `log_file` None: the function's log goes to stdout."""
+    """`link_fd` -1: no agent, so triggers start at once. `log_file` None: the function's log goes to stdout.
+    `nursery_fd` -1: every worker is started as a fresh program.
+    """
 
     function: Function
     code_dir: Path
@@ -21,6 +23,7 @@ class ProcessorConfig:
     log_file: Path | None = None
     calls_dir: str = ""
     link_fd: int = -1
+    nursery_fd: int = -1
     listeners: Mapping[str, list[socket.socket]] = field(default_factory=dict)
 
 

@@ -30,7 +30,7 @@ class FunctionLog:
     def __init__(self, function: str, level: str, path: Path | None) -> None:
         self.function = function
         self._level = self.level_number(level)
-        self._path = path
+        self._path = path = path.resolve() if path else None  # rotation renames the file, not a link to it
         self._size = path.stat().st_size if path and path.exists() else 0
         self._file: IO[str] = path.open("a", encoding="utf-8") if path else sys.stdout
         self._tokens = float(_BURST)

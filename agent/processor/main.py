@@ -22,6 +22,7 @@ from agent.model.spec import TriggerSpec
 from agent.processor.config import ProcessorConfig
 from agent.processor.function_log import FunctionLog
 from agent.processor.link import Link, Report
+from agent.processor.nursery import WorkerNursery
 from agent.processor.pool import Pool
 from agent.processor.pools import make_pools
 from agent.processor.sink import TriggerSink
@@ -89,7 +90,10 @@ class Processor:
         name, spec = self.config.function.metadata.name, self.config.function.spec
         function_log = FunctionLog(name, spec.log_level, self.config.log_file)
         stack.callback(function_log.close)
-        pools = make_pools(self.config, function_log, self.log)
+        nursery = WorkerNursery(self.config.nursery_fd) if self.config.nursery_fd >= 0 else None
+        if nursery:
+            stack.callback(nursery.close)
+        pools = make_pools(self.config, function_log, self.log, nursery)
         self._pools = list({id(pool): pool for pool in pools.values()}.values())
         for pool in self._pools:
             await stack.enter_async_context(pool.open(self._grace_s))

@@ -11,6 +11,7 @@ from agent.model.runtime import Launch, runtime_for
 from agent.model.spec import TriggerSpec
 from agent.processor.config import ProcessorConfig
 from agent.processor.function_log import FunctionLog
+from agent.processor.nursery import WorkerNursery
 from agent.processor.pool import Pool
 from agent.processor.worker import WorkerLaunch
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from loguru import Logger
 
 
-def make_pools(config: ProcessorConfig, function_log: FunctionLog, log: Logger) -> dict[str, Pool]:
+def make_pools(
+    config: ProcessorConfig, function_log: FunctionLog, log: Logger, nursery: WorkerNursery | None
+) -> dict[str, Pool]:
     """A pool for every enabled trigger, by trigger name; triggers that share workers get the same one."""
     spec = config.function.spec
     launch = runtime_for(spec.runtime).launch(config.function, config.code_dir)
@@ -30,7 +33,10 @@ def make_pools(config: ProcessorConfig, function_log: FunctionLog, log: Logger) 
     for name, triggers in groups.items():
         pool = Pool(
             name,
-            [_launcher(config, launch, triggers, index) for index in range(max(t.num_workers for t in triggers))],
+            [
+                _launcher(config, launch, triggers, index, nursery)
+                for index in range(max(t.num_workers for t in triggers))
+            ],
             in_flight_limit=max(trigger.in_flight_limit for trigger in triggers),
             event_timeout_s=spec.event_timeout or 0.0,
             queue_size=max(trigger.queue_size for trigger in triggers),
@@ -49,7 +55,7 @@ def _allocator(trigger: TriggerSpec, triggers: dict[str, TriggerSpec]) -> str:
 
 
 def _launcher(
-    config: ProcessorConfig, launch: Launch, triggers: list[TriggerSpec], index: int
+    config: ProcessorConfig, launch: Launch, triggers: list[TriggerSpec], index: int, nursery: WorkerNursery | None
 ) -> Callable[[], WorkerLaunch]:
     named = triggers[0].worker_allocator_name
     settings: dict[str, Any] = {
@@ -68,7 +74,12 @@ def _launcher(
 
     def make() -> WorkerLaunch:
         return WorkerLaunch(
-            launch.argv, dict(launch.env), Path(config.code_dir), settings, config.function.spec.ring_bytes
+            launch.argv,
+            dict(launch.env),
+            Path(config.code_dir),
+            settings,
+            config.function.spec.ring_bytes,
+            nursery if launch.forkable else None,
         )
 
     return make

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from agent.processor.nursery import WorkerNursery
 from shmem import _channel
 from shmem.segment import Segment
 
@@ -25,16 +26,20 @@ _LONGEST_LINE = 16384
 
 @dataclass(frozen=True, slots=True)
 class WorkerLaunch:
-    """How to start one worker: command, environment, folder; what it is told as HEADRACE_WORKER; size of its rings."""
+    """How to start one worker: command, environment, folder; what it is told as HEADRACE_WORKER; size of its rings.
+
+    `nursery`: where it can be forked instead, if it can.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: Path
     settings: dict[str, Any]
     ring_bytes: int
+    nursery: WorkerNursery | None = None
 
 
-class WorkerProcess(asyncio.SubprocessProtocol):
+class WorkerProcess:
     """Started with `await WorkerProcess.start(...)`; `on_exit` is called once, when the process has ended."""
 
     def __init__(
@@ -44,7 +49,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         self._on_line = on_line
         self._event_fd = event_fd
         self._reply_fd = reply_fd
-        self._partial: dict[int, bytes] = {}
+        self._outputs: list[_Lines] = []
         self._ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._transport: asyncio.SubprocessTransport | None = None
         self._segment: Segment | None = None
@@ -81,24 +86,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
                 secrets.randbits(64),
             )
             undo.callback(self.channel.close)
-            env = launch.env | {
-                "HEADRACE_SEGMENT": segment.name,
-                "HEADRACE_EVENT_FD": str(event_read),
-                "HEADRACE_REPLY_FD": str(reply_write),
-                "HEADRACE_WORKER": json.dumps(launch.settings | {"parent_pid": os.getpid()}),
-            }
-            transport, _ = await loop.subprocess_exec(
-                lambda: self,
-                *launch.argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd=str(launch.cwd),
-                env=env,
-                pass_fds=(event_read, reply_write),
-                start_new_session=True,  # its own process group: killing it takes what it started along
-            )
-            self.pid = transport.get_pid()
+            self.pid = await self._spawn(launch, event_read, reply_write)
             loop.add_reader(reply_read, on_bell)
             undo.pop_all()
         self._started = True
@@ -106,32 +94,53 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             loop.call_soon(on_exit, self._ended.result())
         return self
 
-    # asyncio calls these
+    async def _spawn(self, launch: WorkerLaunch, event_read: int, reply_write: int) -> int:
+        assert self._segment is not None
+        env = launch.env | {
+            "HEADRACE_SEGMENT": self._segment.name,
+            "HEADRACE_EVENT_FD": str(event_read),
+            "HEADRACE_REPLY_FD": str(reply_write),
+            "HEADRACE_WORKER": json.dumps(launch.settings | {"parent_pid": os.getpid()}),
+        }
+        out = [await self._output() for _ in range(2)]
+        try:
+            if launch.nursery:
+                with contextlib.suppress(OSError):  # gone, or the environment is too large for a message
+                    return await launch.nursery.fork(
+                        env, str(launch.cwd), [event_read, reply_write, *out], self._exited
+                    )
+            transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                lambda: _Exit(self._exited),
+                *launch.argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out[0],
+                stderr=out[1],
+                cwd=str(launch.cwd),
+                env=env,
+                pass_fds=(event_read, reply_write),
+                start_new_session=True,  # its own process group: killing it takes what it started along
+            )
+        finally:
+            for descriptor in out:
+                os.close(descriptor)
+        self._transport = transport
+        return transport.get_pid()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The process runs."""
-        self._transport = cast(asyncio.SubprocessTransport, transport)
+    async def _output(self) -> int:
+        """The write end of a pipe whose lines are the function's."""
+        read, write = os.pipe()
+        lines = _Lines(self._on_line)
+        self._outputs.append(lines)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: lines, os.fdopen(read, "rb", buffering=0))
+        return write
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Lines the function printed, on either stream."""
-        *lines, rest = (self._partial.pop(fd, b"") + data).split(b"\n")
-        if len(rest) > _LONGEST_LINE:
-            lines.append(rest)
-            rest = b""
-        if rest:
-            self._partial[fd] = rest
-        for line in lines:
-            self._on_line(line.decode(errors="replace"))
-
-    def process_exited(self) -> None:
+    def _exited(self, status: int) -> None:
         """The process has been reaped."""
-        assert self._transport is not None
-        for fd in list(self._partial):
-            self.pipe_data_received(fd, b"\n")
-        status = self._transport.get_returncode()
-        self._ended.set_result(status or 0)
+        for output in self._outputs:
+            output.finish()
+        self._ended.set_result(status)
         if self._started:
-            self._on_exit(status or 0)
+            self._on_exit(status)
 
     # the lane calls these
 
@@ -159,6 +168,8 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             self._segment = None
         if self._transport:
             self._transport.close()
+        for output in self._outputs:
+            output.close()
         os.close(self._event_fd)
         os.close(self._reply_fd)
 
@@ -168,3 +179,53 @@ def _pipe(read_owner: contextlib.ExitStack, write_owner: contextlib.ExitStack) -
     read_owner.callback(os.close, read)
     write_owner.callback(os.close, write)
     return read, write
+
+
+class _Lines(asyncio.Protocol):
+    """One output stream of a worker, cut into lines."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        self._on_line = on_line
+        self._partial = b""
+        self._transport: asyncio.ReadTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.ReadTransport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        *lines, rest = (self._partial + data).split(b"\n")
+        if len(rest) > _LONGEST_LINE:
+            lines.append(rest)
+            rest = b""
+        self._partial = rest
+        for line in lines:
+            self._on_line(line.decode(errors="replace"))
+
+    def finish(self) -> None:
+        """The worker has ended: take what the pipe still holds, and the line that was not finished."""
+        pipe = self._transport.get_extra_info("pipe") if self._transport else None
+        if pipe is not None:
+            with contextlib.suppress(OSError, ValueError):
+                while data := os.read(pipe.fileno(), 65536):
+                    self.data_received(data)
+        if self._partial:
+            self.data_received(b"\n")
+
+    def close(self) -> None:
+        if self._transport:
+            self._transport.close()
+
+
+class _Exit(asyncio.SubprocessProtocol):
+    """Tells when a worker that was started by command line has ended."""
+
+    def __init__(self, on_exit: Callable[[int], None]) -> None:
+        self._on_exit = on_exit
+        self._transport: asyncio.SubprocessTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)
+
+    def process_exited(self) -> None:
+        status = self._transport.get_returncode() if self._transport else None
+        self._on_exit(status or 0)

@@ -95,13 +95,27 @@ def _place_code(code: Path, loaded: Loaded) -> None:
     """A copy, not a link: a worker started again later must find this version's code, whatever is edited now."""
     embedded = embedded_source(loaded.function)
     if loaded.code_dir is not None and loaded.code_file is None and embedded is None:
-        _copy_folder(loaded.code_dir, code)
+        if loaded.source.is_file() and loaded.code_dir.samefile(loaded.source.parent):
+            _copy_module(loaded.code_dir, loaded.function.spec.handler, code)
+        else:
+            _copy_folder(loaded.code_dir, code)
         return
     code.mkdir()
     if embedded is not None:
         atomic.write(code / embedded[0], embedded[1])
     elif loaded.code_file is not None:
         shutil.copy2(loaded.code_file, code / loaded.code_file.name)
+
+
+def _copy_module(source: Path, handler: str, target: Path) -> None:
+    """Of the files beside a specification only the handler's module: the others belong to other functions."""
+    target.mkdir()
+    module = handler.partition(":")[0].partition(".")[0]
+    for path in source.iterdir():
+        if path.is_file() and path.stem == module:
+            shutil.copy2(path, target / path.name)
+        elif path.is_dir() and path.name == module:
+            _copy_folder(path, target / path.name)
 
 
 def _copy_folder(source: Path, target: Path) -> None:

@@ -35,6 +35,10 @@ from agent.supervisor.version import Version
 COMMAND = (sys.executable, "-m", "agent.cli.main", "processor")
 
 
+Fork = Callable[[Path, dict[str, str], int, list[tuple[str, int]]], int]
+"""Folder, environment, descriptor of the link, listeners as (trigger, descriptor); the pid of a child of ours."""
+
+
 class Phase(enum.Enum):
     STARTING = "starting"
     READY = "ready"  # workers are ready, some triggers still belong to the processor before it
@@ -63,7 +67,7 @@ class Failure:
 @dataclass(frozen=True, slots=True)
 class Launcher:
     """What every start of a processor needs. `margin_s`: between the steps of an end. `swept`: called when one ended
-    by itself or was killed, to remove what it could not.
+    by itself or was killed, to remove what it could not. `fork`: a quicker way to start one than `command`.
     """
 
     reaper: Reaper
@@ -72,6 +76,7 @@ class Launcher:
     margin_s: float = 2.0
     command: Sequence[str] = COMMAND
     swept: Callable[[], None] = lambda: None
+    fork: Fork | None = None
 
     def __call__(self, version: Version, listeners: list[tuple[str, int]], changed: Callable[[], None]) -> Processor:
         """Start one. Raises OSError when the system has no room for another process."""
@@ -107,33 +112,35 @@ class Processor:
         self._mark = secrets.token_hex(8)
         self._questions: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._numbers = itertools.count(1)
+        self._child: subprocess.Popen[bytes] | None = None
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                self._child = self._spawn(theirs.fileno(), listeners)
+                self.pid = self._spawn(theirs.fileno(), listeners)
             except BaseException:
                 ours.close()
                 raise
-        self.pid = self._child.pid
         launcher.reaper.watch(self.pid, self._ended)
         self._link = Link(ours, self._heard, self._link_ended)
         launcher.records.add(self.pid, self._mark, version.name)
 
-    def _spawn(self, link: int, listeners: list[tuple[str, int]]) -> subprocess.Popen[bytes]:
-        environment = {
-            **os.environ,
-            MARK: self._mark,
-            "HEADRACE_AGENT_FD": str(link),
-            "HEADRACE_LISTEN": ",".join(f"{trigger}:{descriptor}" for trigger, descriptor in listeners),
-            "HEADRACE_CALLS_DIR": str(self._launcher.calls),
-        }
-        return subprocess.Popen(
+    def _spawn(self, link: int, listeners: list[tuple[str, int]]) -> int:
+        environment = {**os.environ, MARK: self._mark, "HEADRACE_CALLS_DIR": str(self._launcher.calls)}
+        if self._launcher.fork:
+            try:
+                return self._launcher.fork(self.version.folder, environment, link, listeners)
+            except OSError as error:
+                logger.warning("processor is started without the nursery", function=self.version.name, why=str(error))
+        environment["HEADRACE_AGENT_FD"] = str(link)
+        environment["HEADRACE_LISTEN"] = ",".join(f"{trigger}:{descriptor}" for trigger, descriptor in listeners)
+        self._child = subprocess.Popen(
             [*self._launcher.command, str(self.version.folder)],
             stdin=subprocess.DEVNULL,
             pass_fds=(link, *(descriptor for _, descriptor in listeners)),
             env=environment,
             process_group=0,
         )
+        return self._child.pid
 
     # What it is told
 
@@ -288,7 +295,8 @@ class Processor:
             self._leave(0.0 if why else self._launcher.margin_s)
 
     def _ended(self, exit_code: int) -> None:
-        self._child.returncode = exit_code
+        if self._child:
+            self._child.returncode = exit_code
         self._link.drain()
         self._link.close()
         for answer in self._questions.values():

@@ -35,7 +35,13 @@ def launch(function: Function, code_dir: Path) -> Launch:
     """
     venv = _virtual_environment(code_dir)
     interpreter = str(venv / "bin" / "python") if venv else interpreter_for(function.spec.runtime)
-    return Launch((interpreter, str(WORKER)), _environment(function, venv, interpreter))
+    environment = _environment(function, venv, interpreter)
+    return Launch((interpreter, str(WORKER)), environment, _forkable(function, interpreter))
+
+
+def _forkable(function: Function, interpreter: str) -> bool:
+    """Whether a fork of our own interpreter is the same: not where a variable is read only when Python starts."""
+    return interpreter == sys.executable and not any(item.name.startswith("PYTHON") for item in function.spec.env)
 
 
 def interpreter_for(runtime: str) -> str:

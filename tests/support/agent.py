@@ -95,14 +95,23 @@ class Agent:
         temporary.rename(self.functions / name)
 
     def children(self) -> list[psutil.Process]:
+        """What runs for functions: everything below the agent but its two nurseries."""
         assert self.process is not None
-        return psutil.Process(self.process.pid).children(recursive=True)
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [process for process in below if _name(process) not in ("headrace-wnurse", "headrace-pnurse")]
 
     def stop(self, number: int = signal.SIGTERM, within_s: float = 20) -> int:
         """Send a signal; the exit code."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(within_s)
+
+
+def _name(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
 
 
 @contextlib.contextmanager

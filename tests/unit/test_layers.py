@@ -45,7 +45,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     # A command is the entry point of a process, so it imports what that process is made of.
     "agent.cli": FACE,
-    "agent.cli.agent": (*FACE, "agent.configuration", "agent.daemon"),
+    # Forks what the agent imported before it had a loop: knows how, not what.
+    "agent.nursery": (),
+    # Besides the daemon, the modules that its nurseries are to share.
+    "agent.cli.agent": (
+        *(*FACE, "agent.configuration", "agent.daemon", "agent.nursery"),
+        *("agent.cli.processor", "agent.logging_setup", "runtimes.python.nursery"),
+    ),
     "agent.cli.demo": (*FACE, "agent.demo", "agent.configuration", "agent.daemon"),
     "agent.cli.run": (*FACE, *BELOW_PROCESSOR, "agent.processor"),
     "agent.cli.processor": (*FACE, *BELOW_PROCESSOR, "agent.processor"),

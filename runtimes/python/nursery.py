@@ -1,0 +1,223 @@
+"""The worker nursery: Python workers forked from a process in which all they need is imported already.
+
+Why: a fresh interpreter costs each worker about 50 ms and 7 MB; a fork costs a millisecond, and shares its memory.
+Flow: the agent forks the nursery before it imports anything of its own, so that a worker finds only the standard
+library and `nuclio_sdk`. For each processor the nursery forks a *companion*, which is that processor's parent of
+workers: it forks them, waits for them and says how they ended. Its socket's end-of-file means that the processor is
+gone: the companion kills what is left and ends. So no worker outlives its processor, and a busy one neither.
+
+Messages are JSON, one a packet, descriptors beside them:
+
+    agent -> nursery        {}                                  + the companion's end of a socket pair
+    processor -> companion  {"id": N, "env": {...}, "cwd": D}   + event bell, reply bell, stdout, stderr
+    companion -> processor  {"id": N, "pid": P}, later {"pid": P, "status": S} (negative: minus the signal)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+LARGEST = 1 << 18
+"""Bytes of one message. A larger environment does not fit: such a worker is started the long way."""
+
+BELLS_AND_STREAMS = 4
+
+
+def start() -> socket.socket:
+    """Fork the nursery of this process, which must have a single thread. Returns the socket to ask it through."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _serve(theirs)
+    theirs.close()
+    return ours
+
+
+def _serve(control: socket.socket) -> NoReturn:
+    """Fork companions until the agent is gone."""
+    _withdraw("headrace-wnurse")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how companions ended
+    _preload()
+    gc.collect()
+    gc.freeze()  # collections in a worker do not touch, and so not copy, what all share
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, LARGEST, 1)
+        if not message:
+            os._exit(0)
+        if os.fork() == 0:
+            control.close()
+            _Companion(socket.socket(fileno=descriptors[0])).serve()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _preload() -> None:
+    """Import what a worker needs, asyncio included, and forget everything of the agent's."""
+    import asyncio  # noqa: F401
+
+    from runtimes.python import worker
+
+    path = sys.path[:]
+    sys.path[:] = [worker.SDK, *path]
+    for module in ("nuclio_sdk._worker.start", "nuclio_sdk._worker.coroutines"):
+        importlib.import_module(module)
+
+    sys.path[:] = path
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("agent", "runtimes", "shmem", "bindings"):
+            _kept.append(sys.modules.pop(name))
+    globals()["worker_main"] = worker.main
+
+
+_kept: list[object] = []  # modules taken out of sys.modules stay alive: their code runs us
+
+
+def _withdraw(name: str) -> None:
+    """Leave the agent's process group: Ctrl-C and SIGTERM to it end processors in order, not us."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    _rename(name)
+
+
+def _rename(name: str) -> None:
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:  # only what `ps` shows
+        comm.write(name)
+
+
+class _Companion:
+    """One processor's parent of workers."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._workers: dict[int, int] = {}  # pidfd -> pid
+        self._poll = select.poll()
+        self._poll.register(control, select.POLLIN)
+
+    def serve(self) -> NoReturn:
+        """Until the processor is gone."""
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        _rename("headrace-lanes")
+        while True:
+            for descriptor, _ in self._poll.poll():
+                if descriptor in self._workers:
+                    self._ended(descriptor)
+                elif not self._asked():
+                    self._leave()
+
+    def _asked(self) -> bool:
+        try:
+            message, descriptors, _, _ = socket.recv_fds(self._control, LARGEST, BELLS_AND_STREAMS)
+        except OSError:
+            return False
+        if not message:
+            return False
+        request = json.loads(message)
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(request, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        pidfd = os.pidfd_open(pid)
+        self._workers[pidfd] = pid
+        self._poll.register(pidfd, select.POLLIN)
+        return self._say({"id": request["id"], "pid": pid})
+
+    def _ended(self, pidfd: int) -> None:
+        pid = self._workers.pop(pidfd)
+        self._poll.unregister(pidfd)
+        os.close(pidfd)
+        _kill_group(pid)  # before it is waited for: until then the number can only be its own
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self._say({"pid": pid, "status": status})
+
+    def _say(self, message: dict[str, int]) -> bool:
+        try:
+            self._control.send(json.dumps(message).encode())
+        except OSError:
+            return False
+        return True
+
+    def _leave(self) -> NoReturn:
+        for pid in self._workers.values():
+            _kill_group(pid)
+            with contextlib.suppress(ProcessLookupError):  # it may not have made its group yet
+                os.kill(pid, signal.SIGKILL)
+        os._exit(0)
+
+    def _become_worker(self, request: dict[str, object], descriptors: list[int]) -> NoReturn:
+        status = 70
+        try:
+            _take_over(self, request, descriptors)
+            status = int(globals()["worker_main"]())
+        except SystemExit as error:
+            status = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            _end(status)
+
+
+def _end(status: int) -> NoReturn:
+    """What the end of an interpreter does and users count on, then leave without running the nursery's own frames."""
+    import atexit
+
+    try:
+        import threading
+
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _take_over(companion: _Companion, request: dict[str, object], descriptors: list[int]) -> None:
+    """Turn this fork into what a fresh `python worker.py` finds."""
+    os.setsid()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    companion._control.close()
+    for pidfd in companion._workers:
+        os.close(pidfd)
+    event, reply, out, err = descriptors
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    # New objects: the agent's may know their file as one that can be sought in.
+    sys.stdout = os.fdopen(1, "w", 1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", closefd=False)
+    environment = dict(request["env"])  # type: ignore[call-overload]
+    settings = json.loads(environment["HEADRACE_WORKER"]) | {"parent_pid": os.getppid()}
+    environment |= {
+        "HEADRACE_EVENT_FD": str(event),
+        "HEADRACE_REPLY_FD": str(reply),
+        "HEADRACE_WORKER": json.dumps(settings),
+    }
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(str(request["cwd"]))
+    _rename(str(settings["function"]))
+    random = sys.modules.get("random")
+    if random is not None:
+        random.seed()
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
