@@ -144,6 +144,29 @@ class Completion:
         if spec.ring_bytes & (spec.ring_bytes - 1):
             near = 1 << (spec.ring_bytes.bit_length() - 1)
             self.error(f"{spec.ring_bytes} is not a power of two", "spec.ringBytes", f"write {near} or {2 * near}")
+        self._check_amounts(spec)
+
+    def _check_amounts(self, spec: FunctionSpec) -> None:
+        """Nothing can run with nothing."""
+        limits, own, recycle = spec.resources.limits, spec.limits, spec.recycle
+        for key, given, value in (
+            ("resources.limits.memory", limits.memory, limits.memory_bytes),
+            ("resources.limits.cpu", limits.cpu, limits.cores),
+            ("limits.fileSize", own.file_size, own.file_bytes),
+            ("limits.cpuTime", own.cpu_time, own.cpu_time),
+            ("recycle.age", recycle.age, recycle.age),
+            ("recycle.memory", recycle.memory, recycle.memory_bytes),
+        ):
+            if given is not None and (value or 0) <= 0:
+                self.error("must be more than nothing", f"spec.{key}", "write more, or remove it")
+        if limits.memory_bytes and recycle.memory_bytes >= limits.memory_bytes:
+            what = "a worker is ended by its memory limit before it can be recycled"
+            self.findings.warning(
+                what,
+                self.place("spec.recycle.memory"),
+                "spec.recycle.memory",
+                "write less than resources.limits.memory",
+            )
 
     def _check_triggers(self, spec: FunctionSpec) -> None:
         http = [name for name, item in spec.triggers.items() if item.kind == "http"]

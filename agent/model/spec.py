@@ -10,6 +10,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta, Struct, convert, field
 
+from agent.model.quantity import Quantity, amount
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 """TCP port; 0 means: pick a free one."""
 
@@ -127,6 +129,71 @@ class RestartPolicy(Spec, frozen=True, kw_only=True):
     maximum_retry_count: int = 0
 
 
+class ResourceLimits(Spec, frozen=True, kw_only=True):
+    """`resources.limits`: what all workers of the function together may use."""
+
+    memory: Quantity | None = None  # bytes
+    cpu: Quantity | None = None  # cores
+
+    @property
+    def memory_bytes(self) -> int:
+        """0: no limit."""
+        return int(amount(self.memory))
+
+    @property
+    def cores(self) -> float:
+        """0: no limit."""
+        return amount(self.cpu)
+
+
+class Resources(Spec, frozen=True, kw_only=True):
+    """nuclio's `resources`."""
+
+    limits: ResourceLimits = ResourceLimits()
+
+
+class ProcessLimits(Spec, frozen=True, kw_only=True):
+    """`limits`: of each worker by itself. None: what the agent itself may."""
+
+    open_files: Annotated[int, Meta(ge=16, le=1 << 20)] | None = None
+    processes: Annotated[int, Meta(ge=1, le=1 << 20)] | None = None  # the worker, its children and all their threads
+    file_size: Quantity | None = None  # bytes, of any file it writes
+    cpu_time: Duration | None = None  # that one process may use in its life
+
+    @property
+    def file_bytes(self) -> int:
+        """0: no limit."""
+        return int(amount(self.file_size))
+
+
+Account = (
+    Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", description="a name such as www-data")]
+    | Annotated[int, Meta(ge=0, le=(1 << 32) - 2)]
+)
+"""Number or name of a user or group."""
+
+
+class SecurityContext(Spec, frozen=True, kw_only=True):
+    """Whom the workers run as. Numbers, or names that this device knows."""
+
+    run_as_user: Account | None = None
+    run_as_group: Account | None = None  # None: the user's own
+    supplemental_groups: list[Account] = []
+
+
+class Recycle(Spec, frozen=True, kw_only=True):
+    """When a worker is replaced by a fresh one, between two events. None: never for that reason."""
+
+    events: Annotated[int, Meta(ge=1)] | None = None
+    age: Duration | None = None
+    memory: Quantity | None = None  # bytes that it holds by itself (PSS)
+
+    @property
+    def memory_bytes(self) -> int:
+        """0: no limit."""
+        return int(amount(self.memory))
+
+
 class Metadata(Spec, frozen=True, kw_only=True):
     """Name and labels. The name is lower-case letters, digits and dashes, at most 63 characters."""
 
@@ -154,6 +221,10 @@ class FunctionSpec(Spec, frozen=True, kw_only=True):
     platform: dict[str, Any] = {}
     ring_bytes: Annotated[int, Meta(ge=65536, le=1 << 28)] = 1 << 18  # of each ring of each worker; a power of two
     max_body_bytes: Annotated[int, Meta(ge=1, le=1 << 30)] = 16 << 20  # of one event or reply, on every trigger
+    resources: Resources = Resources()
+    limits: ProcessLimits = ProcessLimits()
+    security_context: SecurityContext = SecurityContext()
+    recycle: Recycle = Recycle()
 
     @property
     def readiness_timeout_s(self) -> float:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from agent.model.spec import Build, EnvironmentVariable, Function, FunctionSpec, LoggerSink, Metadata, TriggerSpec
+from agent.model.spec import (
+    Build,
+    EnvironmentVariable,
+    Function,
+    FunctionSpec,
+    LoggerSink,
+    Metadata,
+    ResourceLimits,
+    Resources,
+    SecurityContext,
+    TriggerSpec,
+)
 
 KUBERNETES = "only Kubernetes uses it"
 CONTAINERS = "only containers use it"
@@ -33,7 +44,7 @@ TOLERATED: dict[type[Struct], dict[str, str]] = {
         customScalingMetricSpecs""",
     )
     | _keys(CONTAINERS, "image imageHash runRegistry imagePullSecrets imagePullPolicy volumes devices")
-    | _keys(NOT_YET, "resources dataBindings securityContext version alias publish")
+    | _keys(NOT_YET, "dataBindings version alias publish")
     | _keys(UNUSED, "dealerURI disableSensitiveFieldsMasking avatar eTag"),
     Build: _keys(
         CONTAINERS,
@@ -41,6 +52,14 @@ TOLERATED: dict[type[Struct], dict[str, str]] = {
         image flags args builderServiceAccount""",
     )
     | _keys(UNUSED, "tempDir noCleanup mode timestamp buildTimeoutSeconds runtimeAttributes imageName codeEntry"),
+    Resources: _keys(KUBERNETES, "requests claims"),
+    ResourceLimits: _keys(CONTAINERS, "ephemeral-storage nvidia.com/gpu amd.com/gpu"),
+    SecurityContext: _keys(UNUSED, "runAsNonRoot allowPrivilegeEscalation")
+    | _keys(
+        CONTAINERS,
+        """fsGroup fsGroupChangePolicy privileged capabilities readOnlyRootFilesystem procMount seccompProfile
+        seLinuxOptions appArmorProfile sysctls windowsOptions""",
+    ),
     LoggerSink: _keys(UNUSED, "attributes kind url"),
     TriggerSpec: _keys(KUBERNETES, "ingresses serviceType concurrencyPolicy jobBackoffLimit secret")
     | _keys(CONTAINERS, "disablePortPublishing reduceMemoryUsage")
@@ -51,7 +70,7 @@ TOLERATED: dict[type[Struct], dict[str, str]] = {
 SILENT = frozenset(["apiversion", "kind", "status"])
 """The envelope every nuclio file has: not worth a line."""
 
-MISSED = frozenset(["valuefrom", "envfrom", "databindings", "securitycontext"])
+MISSED = frozenset(["valuefrom", "envfrom", "databindings"])
 """A function that has one of these most likely does not work without: a warning, not a note."""
 
 

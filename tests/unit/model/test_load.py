@@ -284,15 +284,56 @@ def test_key_of_spec_at_the_top() -> None:
 
 def test_keys_of_kubernetes_are_notes() -> None:
     loaded = load(
-        "  minReplicas: 1\n  resources: {limits: {cpu: 1}}\n"
+        "  minReplicas: 1\n  resources: {requests: {cpu: 1}}\n"
         "  triggers:\n    w: {kind: widget, attributes: {serviceType: NodePort}}\n"
     )
     assert loaded.warnings == []
     assert [item.key for item in loaded.notes] == [
         "spec.minReplicas",
-        "spec.resources",
+        "spec.resources.requests",
         "spec.triggers.w.attributes.serviceType",
     ]
+
+
+def test_amounts_are_read_as_kubernetes_writes_them() -> None:
+    loaded = load(
+        "  resources: {limits: {memory: 128Mi, cpu: 500m, nvidia.com/gpu: 1}}\n"
+        "  limits: {openFiles: 64, processes: 20, fileSize: 1.5k, cpuTime: 10s}\n"
+        "  recycle: {events: 1000, age: 1h, memory: 64e6}\n"
+        "  securityContext: {runAsUser: 1000, runAsGroup: dialout, supplementalGroups: [20, video], fsGroup: 3}\n"
+    )
+    assert loaded.warnings == []
+    spec = loaded.function.spec
+    assert (spec.resources.limits.memory_bytes, spec.resources.limits.cores) == (128 << 20, 0.5)
+    assert (spec.limits.open_files, spec.limits.processes, spec.limits.file_bytes) == (64, 20, 1500)
+    assert (spec.recycle.events, spec.recycle.age, spec.recycle.memory_bytes) == (1000, 3600.0, 64_000_000)
+    who = spec.security_context
+    assert (who.run_as_user, who.run_as_group, who.supplemental_groups) == (1000, "dialout", [20, "video"])
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("resources: {limits: {memory: 12Mo}}", "spec.resources.limits.memory"),
+        ("resources: {limits: {memory: 0}}", "spec.resources.limits.memory"),
+        ("resources: {limits: {cpu: -1}}", "spec.resources.limits.cpu"),
+        ("limits: {openFiles: 3}", "spec.limits.openFiles"),
+        ("limits: {fileSize: 0Ki}", "spec.limits.fileSize"),
+        ("limits: {cpuTime: 0s}", "spec.limits.cpuTime"),
+        ("recycle: {age: -1s}", "spec.recycle.age"),
+        ("recycle: {events: 0}", "spec.recycle.events"),
+        ("securityContext: {runAsUser: -5}", "spec.securityContext.runAsUser"),
+    ],
+)
+def test_a_limit_that_cannot_be_is_told_with_its_place(line: str, key: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        load(f"  {line}\n")
+    assert key in str(raised.value)
+
+
+def test_a_worker_that_cannot_be_recycled_before_its_limit_is_a_warning() -> None:
+    loaded = load("  resources: {limits: {memory: 64Mi}}\n  recycle: {memory: 64Mi}\n")
+    assert "spec.recycle.memory" in str(loaded.warnings[0])
 
 
 def test_env_values_become_text() -> None:
