@@ -195,6 +195,37 @@ async def test_acknowledgements_keep_the_order_of_receipt(sink: RecordingSink) -
     assert [packet[3] for packet in stub.packets if packet[0] == 0x40] == [1, 2, 3, 4, 5]
 
 
+async def test_leaving_acknowledges_then_disconnects(sink: RecordingSink) -> None:
+    """The broker would publish the will of one that leaves without DISCONNECT."""
+    sink.hold = True
+    async with StubBroker() as stub:
+        async with running(spec_for(stub.url, "stub/a"), sink) as task:
+            await eventually(lambda: sink.state == "up")
+            stub.send(b"\x32\x0b\x00\x06stub/a\x00\x011\x32\x0b\x00\x06stub/a\x00\x022")
+            await eventually(lambda: len(sink.held) == 2)
+            task.cancel()
+            await asyncio.sleep(0)
+            sink.finish_held()
+        await eventually(lambda: not stub.connected)
+    assert [(packet[0], packet[3:]) for packet in stub.packets[1:]] == [(0x40, b"\x01"), (0x40, b"\x02"), (0xE0, b"")]
+
+
+async def test_cancelled_twice_still_disconnects(sink: RecordingSink) -> None:
+    """The processor's patience is over: what is at work is left to the successor."""
+    sink.hold = True
+    async with StubBroker() as stub:
+        async with running(spec_for(stub.url, "stub/a"), sink) as task:
+            await eventually(lambda: sink.state == "up")
+            stub.send(b"\x32\x0b\x00\x06stub/a\x00\x011")
+            await eventually(lambda: sink.held)
+            task.cancel()
+            await asyncio.sleep(0.01)
+            task.cancel()
+            await eventually(task.done)
+        await eventually(lambda: not stub.connected)
+    assert [packet[0] for packet in stub.packets[1:]] == [0xE0]
+
+
 async def test_too_large_is_dropped_and_the_next_one_arrives(broker: Mosquitto, sink: RecordingSink) -> None:
     spec = spec_for(broker.url, "large", max_packet_bytes=200_000)
     with Peer(broker.port) as peer:

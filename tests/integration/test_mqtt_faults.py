@@ -69,30 +69,33 @@ async def test_wrong_answers_end_the_connection_and_it_tries_again(
         await eventually(lambda: sink.state == "up")
 
 
-@pytest.mark.parametrize("connack", [b"", b"\x20\x02\x00\x05"])
-async def test_back_off_grows(sink: RecordingSink, connack: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accept-then-close and refusal. The jitter is fixed to its bound to make the delays comparable."""
-    monkeypatch.setitem(Backoff.__init__.__kwdefaults__, "uniform", lambda low, high: high)
-    delays = await delays_of(StubBroker(connack=connack), sink)
-    assert delays[1] > delays[0] * 1.2 and delays[3] > delays[1] * 2
+@pytest.fixture
+def bounds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Upper bounds of the delays that were drawn; each draw gives its bound."""
+    drawn: list[float] = []
+
+    def uniform(low: float, high: float) -> float:
+        drawn.append(high)
+        return high
+
+    monkeypatch.setitem(Backoff.__init__.__kwdefaults__, "uniform", uniform)
+    return drawn
 
 
-async def test_back_off_grows_for_connected_then_kicked(sink: RecordingSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A connection that came up does not make the next attempt an early one."""
-    monkeypatch.setitem(Backoff.__init__.__kwdefaults__, "uniform", lambda low, high: high)
-    stub = StubBroker()
-    stub.suback = lambda mid, filters: granted(mid, filters) + b"\xf0\x00"
-    delays = await delays_of(stub, sink)
-    assert delays[1] > delays[0] * 1.2 and delays[3] > delays[1] * 2
-    delays = await delays_of(StubBroker(kick=True), sink)
-    assert delays[1] > delays[0] * 1.2 and delays[3] > delays[1] * 2
-
-
-async def delays_of(stub: StubBroker, sink: RecordingSink) -> list[float]:
-    async with stub, running(spec_for(stub.url, "stub/a", reconnect_delay=0.02, max_reconnect_delay=60.0), sink):
-        await eventually(lambda: len(stub.connections) == 6)
-    assert sink.state.startswith("down")
-    return [later - earlier for earlier, later in pairwise(stub.connections)]
+@pytest.mark.parametrize("how", ["close at once", "refuse", "connect, then kick", "subscribe, then kick"])
+async def test_back_off_grows(sink: RecordingSink, bounds: list[float], how: str) -> None:
+    """Also when the connection came up: only one that lasts makes the next attempt an early one."""
+    connack = {"close at once": b"", "refuse": b"\x20\x02\x00\x05"}.get(how, CONNACK)
+    stub = StubBroker(connack=connack, kick=how == "connect, then kick")
+    if how == "subscribe, then kick":
+        stub.suback = lambda mid, filters: granted(mid, filters) + b"\xf0\x00"
+    async with stub:
+        spec = spec_for(stub.url, "stub/a", reconnect_delay=0.02, max_reconnect_delay=0.3)
+        async with running(spec, sink):
+            await eventually(lambda: len(bounds) == 7)
+    assert bounds == pytest.approx([0.02, 0.04, 0.08, 0.16, 0.3, 0.3, 0.3])
+    gaps = [later - earlier for earlier, later in pairwise(stub.connections)]
+    assert all(gap >= bound for gap, bound in zip(gaps, bounds, strict=False))
 
 
 async def test_nobody_listens_then_somebody_does(sink: RecordingSink, tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ class _Server:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
 
+    @property
+    def connected(self) -> int:
+        """Connections open now."""
+        return len(self._tasks)
+
     def cut(self) -> None:
         """Reset every connection at once."""
         for writer in self._writers:

@@ -82,7 +82,8 @@ async def running(spec: MqttSpec, sink: RecordingSink) -> AsyncIterator[asyncio.
     try:
         yield task
     finally:
-        task.cancel()
+        if not task.cancelling():
+            task.cancel()
         await asyncio.sleep(0)
         sink.hold = False
         sink.finish_held()

@@ -5,7 +5,8 @@ Flow: link -> [inbox] -> function; outcome -> [inbox] -> link. Lives longer than
 Promises
 - Acknowledgements leave in the order of receipt, as MQTT asks; a message whose handler is slow holds back the ones
   behind it (the broker's in-flight window bounds how many).
-- An acknowledgement never goes out on another connection than the one its message came on: packet ids are used again.
+- An acknowledgement never goes out on another connection than the one its message came on, because packet ids are used
+  again: `_order` holds only what came on this connection.
 - A message that the broker sends again because its connection broke while the handler was at work is not started a
   second time: it takes the place of its first copy and is acknowledged with it. It is the same message when the session
   survived and packet id, topic and payload agree: an id that we never acknowledged cannot have been given to another.
@@ -31,7 +32,6 @@ class Inbox:
         self._start = start
         self._count = count  # of redeliveries that found their first copy
         self._early = early
-        self._generation = 0
         self._write: Callable[[bytes], None] | None = None
         self._order: deque[Message] = deque()
         self._orphans: dict[int, Message] = {}
@@ -49,7 +49,6 @@ class Inbox:
     def closed(self) -> None:
         """The connection is gone: whatever is not acknowledged now will be sent again."""
         self._write = None
-        self._generation += 1
         self._orphans.update((message.mid, message) for message in self._order)
         self._order.clear()
         self._out.clear()
@@ -63,14 +62,14 @@ class Inbox:
         elif self._early:
             self._receive_early(message)
         elif not self._attach(message):
-            self._expect(message)
+            self._order.append(message)
             self._start(message)
 
     def refuse(self, message: Message) -> None:
         """A PUBLISH that cannot be handled, now or ever: acknowledged in its turn, not started."""
         if message.qos and not (message.qos == 2 and message.mid in self._recorded):
             self._orphans.pop(message.mid, None)
-            self._expect(message)
+            self._order.append(message)
             self.settle(message)
 
     def release(self, mid: int) -> None:
@@ -86,8 +85,7 @@ class Inbox:
         if message.qos == 0 or self._early:
             return
         message.state = FINISHED if acknowledge else ABANDONED
-        if message.generation == self._generation:
-            self._advance()
+        self._advance()
 
     def flush(self) -> None:
         """Send what is due."""
@@ -105,10 +103,6 @@ class Inbox:
         self.flush()
         self._start(message)
 
-    def _expect(self, message: Message) -> None:
-        message.generation = self._generation
-        self._order.append(message)
-
     def _attach(self, message: Message) -> bool:
         first = self._orphans.pop(message.mid, None)
         if first is None or not message.dup or first.topic != message.topic or first.body != message.body:
@@ -116,7 +110,7 @@ class Inbox:
         if first.state == ABANDONED or first.qos != message.qos:
             return False
         self._count("attached")
-        self._expect(first)
+        self._order.append(first)
         self._advance()
         return True
 

@@ -41,7 +41,7 @@ class Properties:
 class Message:
     """One PUBLISH, and how far it has come (`state`, kept by the inbox)."""
 
-    __slots__ = ("body", "dup", "generation", "mid", "properties", "qos", "retain", "state", "topic")
+    __slots__ = ("body", "dup", "mid", "properties", "qos", "retain", "state", "topic")
 
     def __init__(self, head: int, mid: int, topic: bytes, body: bytes, properties: Properties | None) -> None:
         self.qos = head >> 1 & 3
@@ -52,7 +52,6 @@ class Message:
         self.body = body
         self.properties = properties
         self.state = 0
-        self.generation = 0
 
 
 def read_varint(data: bytes, pos: int, stop: int) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class Subscriber:
         self._spec, self._sink = spec, sink
         self._address = spec.address
         self._version = spec.version
-        self._closing = False
+        self.closing = False  # nothing new is started
         self._inbox = Inbox(self._start, sink.count, early=spec.promise == "at-most-once")
         self._client = Client(client_id_of(spec, sink), self._version, spec.clean_session)
         self._outbox = Outbox(self._client)
@@ -115,19 +115,22 @@ class Subscriber:
                 timer.cancel()
 
     async def _finish(self, link: Link) -> None:
-        """The end asked for: see the module's promises."""
-        self._closing = True
+        """The end asked for: see the module's promises. Cancelled once more, it still leaves with DISCONNECT."""
+        self.closing = True
         link.go_on()
-        await self._sink.drained()
-        await asyncio.sleep(0)  # a `done` of this very turn may still be on its way
-        if not self._session.connected:
-            return
-        if self._spec.goodbye:
-            self._outbox.announce(self._spec.goodbye)
-        await self._outbox.emptied(PUBLISH_AT_END_S)
-        self._inbox.flush()
-        self._client.disconnect()
-        await link.close(polite=True)
+        try:
+            await self._sink.drained()
+            await asyncio.sleep(0)  # a `done` of this very turn may still be on its way
+            if self._session.connected:
+                if self._spec.goodbye:
+                    self._outbox.announce(self._spec.goodbye)
+                await self._outbox.emptied(PUBLISH_AT_END_S)
+        finally:
+            connected = self._session.connected
+            if connected:
+                self._inbox.flush()
+                self._client.disconnect()
+        await link.close(polite=connected)
 
     def _tick(self, link: Link, handles: list[asyncio.TimerHandle]) -> None:
         """Let paho ping, four times per interval, so that a ping is never later than the broker's grace of a half.
@@ -147,11 +150,11 @@ class Subscriber:
 
     @property
     def full(self) -> bool:
-        return self._sink.full and not self._closing
+        return self._sink.full and not self.closing
 
     def on_publish(self, head: int, data: bytes, start: int, stop: int) -> None:
         message = read_publish(head, data, start, stop, self._version)
-        if not self._closing:
+        if not self.closing:
             self._inbox.receive(message)
         elif message.qos == 0:
             self._sink.count("dropped")

@@ -41,4 +41,5 @@ async def run(spec: MqttSpec, sink: Sink) -> None:
             sink.down(why)
             await asyncio.sleep(delay_s)
     finally:
-        await sink.drained()
+        if not subscriber.closing:  # cancelled while there was no connection: nothing to acknowledge it with
+            await sink.drained()
