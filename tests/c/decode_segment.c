@@ -1,7 +1,8 @@
 /* Decodes segment images with the C core: what waits in each ring, a line a record.
  *
- *   decode_segment FILE...    per file "FILE", then "mismatch", or per ring lines "RING kind flags id size" and "RING end" or
- *                             "RING broken". Positions are read from the image: a reader that begins in the middle.
+ *   decode_segment FILE...    per file "FILE", then "mismatch", or per ring lines "RING kind flags
+ * id size" and "RING end" or "RING broken". Positions are read from the image: a reader that begins
+ * in the middle.
  */
 #include "record.h"
 
@@ -28,7 +29,8 @@ static void decode_ring(const char *name, struct ring *ring)
 
 	ring->own = ring->seen = atomic_load(&ring->control->head);
 	while ((status = ring_peek(ring, &record)) == RING_OK && fits(&record)) {
-		printf("%s %u %u %" PRIu64 " %u\n", name, record.kind, record.flags, record.id, record.size);
+		printf("%s %u %u %" PRIu64 " %u\n", name, record.kind, record.flags, record.id,
+		       record.size);
 		ring_release(ring, record.size);
 	}
 	printf("%s %s\n", name, status == RING_EMPTY ? "end" : "broken");
