@@ -1,7 +1,7 @@
 # make run    five functions handle real events, here and now
 # make test   everything that proves it works
 # make check  style, types, warnings
-# make bench  how fast, against peers, in one run
+# make bench  how fast, against peers, in one run; make bench-channel the same for the channel alone
 # make fault  the long fault runs
 
 VENV   ?= .venv
@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 C_SOURCES := shmem/channel.c shmem/record.c shmem/apart.c
 PY_C_SOURCES := shmem/pychannel.c shmem/pygather.c
 
-.PHONY: run test check bench fault format clean tools
+.PHONY: run test check bench bench-channel fault format clean tools
 
 run: $(VENV)/.demo
 	$(BIN)/headrace demo
@@ -27,6 +27,9 @@ check: $(VENV)/.dev tools
 
 bench: $(VENV)/.bench tools
 	$(BIN)/python -m tests.bench
+
+bench-channel: $(VENV)/.bench tools
+	$(BIN)/python -m tests.bench.channel $(BENCH)
 
 fault: $(VENV)/.dev tools
 	$(BIN)/python -m pytest --timeout=1800 tests/fault
