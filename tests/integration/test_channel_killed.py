@@ -1,4 +1,4 @@
-"""A thousand random SIGKILLs of workers and processors: nothing lost, nothing begun twice, no hang, nothing left behind."""
+"""A thousand random SIGKILLs of workers and processors: nothing lost, nothing begun twice, no hang, no leak."""
 
 from __future__ import annotations
 
