@@ -12,13 +12,6 @@ from typing import Any
 
 from agent.nursery.processors import Nursery
 
-PRELOADED = ("http", "cron")
-"""Trigger kinds that the nursery imports; the others are imported by the processors that use them."""
-
-
-PRELOADED = ("http", "cron")
-"""Trigger kinds that the nursery imports; the others are imported by the processors that use them."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options win over the environment (HEADRACE__SECTION__KEY), which wins over the file."""
@@ -61,11 +54,9 @@ def _serve(args: argparse.Namespace, workers: socket.socket) -> int:
 def _processors() -> socket.socket:
     """The nursery of processors, with the modules that most of them need."""
     from agent.cli import processor
-    from agent.model.registry import trigger_kind
     from agent.nursery.processors import start
 
-    for kind in PRELOADED:
-        trigger_kind(kind)
+    processor.preload()
     return start(processor.run_folder)
 
 

@@ -10,7 +10,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TextIO
 
 from agent.model.errors import AgentError
@@ -41,8 +41,13 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0 done, 1 failed, 2 what the person gave cannot be used, 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: _dispatch(arguments))
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """The exit code of `work`; its errors as one clear line on stderr and the code that belongs to them."""
     try:
-        code = _dispatch(arguments)
+        code = work()
         sys.stdout.flush()
         return code
     except AgentError as error:

@@ -5,7 +5,8 @@ milliseconds and shares its memory. Flow: the agent, before it has an event loop
 the supervisor asks it for a processor and becomes that one's parent: the nursery forks twice and lets go, and orphans
 fall to the agent, which is a subreaper. If the nursery is ever gone, processors are started by command line again.
 
-    agent -> nursery  {"folder": DIR, "env": {...}, "listeners": [T, ...]} + link, companion, one socket a listener
+    agent -> nursery  {"folder": DIR, "env": {...}, "listeners": [T, ...]}
+                      + link, socket to the worker nursery, one socket a listener
     nursery -> agent  {"pid": P}
 """
 
@@ -75,9 +76,9 @@ def _become_processor(request: dict[str, Any], descriptors: list[int], run: Run)
             signal.signal(number, signal.SIG_DFL)
         os.environ.clear()
         os.environ.update(request["env"])
-        link, companion, *listeners = descriptors
+        link, workers, *listeners = descriptors
         os.environ["HEADRACE_AGENT_FD"] = str(link)
-        os.environ["HEADRACE_NURSERY_FD"] = str(companion)
+        os.environ["HEADRACE_NURSERY_FD"] = str(workers)
         pairs = zip(request["listeners"], listeners, strict=True)
         os.environ["HEADRACE_LISTEN"] = ",".join(f"{trigger}:{descriptor}" for trigger, descriptor in pairs)
         _rename(Path(request["folder"]).parent.name)
@@ -97,7 +98,7 @@ def _rename(name: str) -> None:
 
 
 class Nursery:
-    """The agent's side of both nurseries: forks a processor together with the companion for its workers."""
+    """The agent's side of both nurseries: forks a processor and introduces it to the worker nursery."""
 
     def __init__(self, processors: socket.socket, workers: socket.socket) -> None:
         self._processors = processors
@@ -105,9 +106,9 @@ class Nursery:
 
     def fork(self, folder: Path, env: dict[str, str], link: int, listeners: list[tuple[str, int]]) -> int:
         """Pid of a new processor, which will be our child. Raises OSError when a nursery is gone or does not answer."""
-        companion, processors_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with companion, processors_end:
-            _send(self._workers, {}, [companion.fileno()])
+        nurserys_end, processors_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with nurserys_end, processors_end:
+            _send(self._workers, {}, [nurserys_end.fileno()])
             request = {"folder": str(folder), "env": env, "listeners": [trigger for trigger, _ in listeners]}
             _send(self._processors, request, [link, processors_end.fileno(), *(fd for _, fd in listeners)])
         answer = self._processors.recv(LARGEST)

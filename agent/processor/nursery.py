@@ -1,6 +1,6 @@
-"""The processor's side of its companion: forks Python workers in a millisecond. See runtimes/python/nursery.py.
+"""The processor's side of the worker nursery: forks Python workers in a millisecond. See runtimes/python/nursery.py.
 
-Promise: `fork` gives the pid of a worker whose end will be told once; when the companion is gone, it raises OSError and
+Promise: `fork` gives the pid of a worker whose end will be told once; when the nursery is gone, it raises OSError and
 every worker it had is told as killed.
 """
 
@@ -35,7 +35,7 @@ class WorkerNursery:
     ) -> int:
         """Pid of a new worker. `descriptors`: event bell, reply bell, stdout, stderr. `on_exit` gets its exit status.
 
-        Raises OSError when the companion is gone or the request too large: start the worker by command line then.
+        Raises OSError when the nursery is gone or the request too large: start the worker by command line then.
         """
         if not self._open:
             raise BrokenPipeError("the worker nursery is gone")
@@ -48,7 +48,7 @@ class WorkerNursery:
         return await asyncio.shield(asked)
 
     def close(self) -> None:
-        """The companion sees the end, kills what is left of its workers and leaves."""
+        """The nursery sees the end and kills what is left of our workers."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._socket)

@@ -18,6 +18,12 @@ def run_to_end(config: ProcessorConfig) -> int:
     return 0
 
 
+def rehearse() -> None:
+    """Run an empty event loop to its end: what that sets up is then shared by all forks."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(asyncio.sleep(0))
+
+
 async def _main(config: ProcessorConfig) -> None:
     await Processor(config).run()
 

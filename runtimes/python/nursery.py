@@ -2,15 +2,15 @@
 
 Why: a fresh interpreter costs each worker about 50 ms and 7 MB; a fork costs a millisecond, and shares its memory.
 Flow: the agent forks the nursery before it imports anything of its own, so that a worker finds only the standard
-library and `nuclio_sdk`. For each processor the nursery forks a *companion*, which is that processor's parent of
-workers: it forks them, waits for them and says how they ended. Its socket's end-of-file means that the processor is
-gone: the companion kills what is left and ends. So no worker outlives its processor, and a busy one neither.
+library and `nuclio_sdk`. Each processor gets a socket to it, asks for workers through it, and is told how they ended.
+End-of-file on that socket means that the processor is gone: its workers are killed, so none outlives it, and a busy
+one neither. When the nursery itself dies the kernel kills its workers, and processors start them by command line.
 
 Messages are JSON, one a packet, descriptors beside them:
 
-    agent -> nursery        {}                                  + the companion's end of a socket pair
-    processor -> companion  {"id": N, "env": {...}, "cwd": D}   + event bell, reply bell, stdout, stderr
-    companion -> processor  {"id": N, "pid": P}, later {"pid": P, "status": S} (negative: minus the signal)
+    agent -> nursery      {}                                  + the nursery's end of a processor's socket
+    processor -> nursery  {"id": N, "env": {...}, "cwd": D}   + event bell, reply bell, stdout, stderr
+    nursery -> processor  {"id": N, "pid": P}, later {"pid": P, "status": S} (negative: minus the signal)
 """
 
 from __future__ import annotations
@@ -47,21 +47,12 @@ def start() -> socket.socket:
 
 
 def _serve(control: socket.socket) -> NoReturn:
-    """Fork companions until the agent is gone."""
+    """Until the agent is gone, and then until the last processor is."""
     _withdraw("headrace-wnurse")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how companions ended
     _preload()
     gc.collect()
     gc.freeze()  # collections in a worker do not touch, and so not copy, what all share
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(control, LARGEST, 1)
-        if not message:
-            os._exit(0)
-        if os.fork() == 0:
-            control.close()
-            _Companion(socket.socket(fileno=descriptors[0])).serve()
-        for descriptor in descriptors:
-            os.close(descriptor)
+    _Nursery(control).serve()
 
 
 def _preload() -> None:
@@ -98,31 +89,40 @@ def _rename(name: str) -> None:
         comm.write(name)
 
 
-class _Companion:
-    """One processor's parent of workers."""
+class _Nursery:
+    """The parent of all workers of this device. Blocks in one poll."""
 
     def __init__(self, control: socket.socket) -> None:
-        self._control = control
-        self._workers: dict[int, int] = {}  # pidfd -> pid
         self._poll = select.poll()
+        self._control: socket.socket | None = control
+        self._processors: dict[int, socket.socket] = {}  # by descriptor
+        self._workers: dict[int, tuple[int, int]] = {}  # pidfd -> pid, the processor's descriptor
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> NoReturn:
-        """Until the processor is gone."""
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _rename("headrace-lanes")
-        while True:
+        """Never returns."""
+        while self._control is not None or self._processors:
             for descriptor, _ in self._poll.poll():
                 if descriptor in self._workers:
                     self._ended(descriptor)
-                elif not self._asked():
-                    self._leave()
+                elif descriptor in self._processors:
+                    if not self._asked(self._processors[descriptor]):
+                        self._forget(descriptor)
+                elif self._control is not None and not self._introduced(self._control):
+                    self._poll.unregister(self._control)
+                    self._control.close()
+                    self._control = None
+        os._exit(0)
 
-    def _asked(self) -> bool:
-        try:
-            message, descriptors, _, _ = socket.recv_fds(self._control, LARGEST, BELLS_AND_STREAMS)
-        except OSError:
-            return False
+    def _introduced(self, control: socket.socket) -> bool:
+        message, descriptors = _receive(control, 1)
+        for descriptor in descriptors:
+            self._processors[descriptor] = socket.socket(fileno=descriptor)
+            self._poll.register(descriptor, select.POLLIN)
+        return bool(message)
+
+    def _asked(self, processor: socket.socket) -> bool:
+        message, descriptors = _receive(processor, BELLS_AND_STREAMS)
         if not message:
             return False
         request = json.loads(message)
@@ -132,31 +132,28 @@ class _Companion:
         for descriptor in descriptors:
             os.close(descriptor)
         pidfd = os.pidfd_open(pid)
-        self._workers[pidfd] = pid
+        self._workers[pidfd] = pid, processor.fileno()
         self._poll.register(pidfd, select.POLLIN)
-        return self._say({"id": request["id"], "pid": pid})
+        return _say(processor, {"id": request["id"], "pid": pid})
 
     def _ended(self, pidfd: int) -> None:
-        pid = self._workers.pop(pidfd)
+        pid, descriptor = self._workers.pop(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
         _kill_group(pid)  # before it is waited for: until then the number can only be its own
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        self._say({"pid": pid, "status": status})
+        if descriptor in self._processors:
+            _say(self._processors[descriptor], {"pid": pid, "status": status})
 
-    def _say(self, message: dict[str, int]) -> bool:
-        try:
-            self._control.send(json.dumps(message).encode())
-        except OSError:
-            return False
-        return True
-
-    def _leave(self) -> NoReturn:
-        for pid in self._workers.values():
-            _kill_group(pid)
-            with contextlib.suppress(ProcessLookupError):  # it may not have made its group yet
-                os.kill(pid, signal.SIGKILL)
-        os._exit(0)
+    def _forget(self, descriptor: int) -> None:
+        """The processor is gone: so are its workers."""
+        self._poll.unregister(descriptor)
+        self._processors.pop(descriptor).close()
+        for pidfd, (pid, owner) in self._workers.items():
+            if owner == descriptor:
+                _kill_group(pid)
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # it may not have made its group yet
+                self._workers[pidfd] = pid, -1
 
     def _become_worker(self, request: dict[str, object], descriptors: list[int]) -> NoReturn:
         status = 70
@@ -186,14 +183,16 @@ def _end(status: int) -> NoReturn:
         os._exit(status)
 
 
-def _take_over(companion: _Companion, request: dict[str, object], descriptors: list[int]) -> None:
+def _take_over(nursery: _Nursery, request: dict[str, object], descriptors: list[int]) -> None:
     """Turn this fork into what a fresh `python worker.py` finds."""
     os.setsid()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    companion._control.close()
-    for pidfd in companion._workers:
+    for pidfd in nursery._workers:
         os.close(pidfd)
+    for inherited in (nursery._control, *nursery._processors.values()):
+        if inherited is not None:
+            inherited.close()
     event, reply, out, err = descriptors
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (out, 1), (err, 2)):
@@ -216,6 +215,22 @@ def _take_over(companion: _Companion, request: dict[str, object], descriptors: l
     random = sys.modules.get("random")
     if random is not None:
         random.seed()
+
+
+def _receive(sender: socket.socket, most: int) -> tuple[bytes, list[int]]:
+    try:
+        message, descriptors, _, _ = socket.recv_fds(sender, LARGEST, most)
+    except OSError:
+        return b"", []
+    return message, descriptors
+
+
+def _say(processor: socket.socket, message: dict[str, int]) -> bool:
+    try:
+        processor.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)  # one that hangs must not hold up the others
+    except OSError:
+        return False
+    return True
 
 
 def _kill_group(pid: int) -> None:

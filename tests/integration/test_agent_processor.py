@@ -100,7 +100,7 @@ def test_drop_in_answers_and_leaves_nothing_when_removed(agent):
     assert call(url).startswith("one ")
     processes = agent.children()
     names = segments(agent)
-    assert len(processes) == 4 and len(names) >= 2  # processor, companion, two workers
+    assert len(processes) == 3 and len(names) >= 2
     (agent.functions / "blink.yaml").unlink()
     wait_until(lambda: agent.status("blink") == {})
     assert gone(processes)
@@ -148,7 +148,7 @@ def test_killed_agent_leaves_nothing_and_every_function_is_back(agent):
     agent.start()
     urls = {name: agent.serving(name)["triggers"]["web"]["address"] for name in ("a", "b")}
     processes, names = agent.children(), segments(agent)
-    assert len(processes) == 8  # twice: processor, companion, two workers
+    assert len(processes) == 6
     agent.stop(signal.SIGKILL)
     agent.start()
     assert gone(processes)

@@ -58,7 +58,7 @@ def handler(context, event):
     assert not set(seen["variables"]) - {"HEADRACE_PROCESSOR"}
     assert seen["descriptors"] <= 8
     (worker,) = agent.status("probe")["workers"]
-    assert psutil.Process(worker["pid"]).parent().name() == "headrace-lanes"  # type: ignore[union-attr]
+    assert psutil.Process(worker["pid"]).parent().name() == "headrace-wnurse"  # type: ignore[union-attr]
 
 
 def test_workers_of_one_function_do_not_share_their_random_numbers(agent: Agent) -> None:
@@ -81,10 +81,10 @@ def test_a_busy_worker_goes_with_its_processor(agent: Agent) -> None:
     wait_until(lambda: agent.serving("probe")["pid"] != status["pid"])
 
 
-def test_without_its_companion_a_processor_starts_workers_by_command_line(agent: Agent) -> None:
+def test_when_the_nursery_dies_workers_are_started_by_command_line(agent: Agent) -> None:
     address = deploy(agent, "import os\ndef handler(c, e): return str(os.getpid())\n")
     first = call(address)
-    named(agent, "headrace-lanes").kill()
+    named(agent, "headrace-wnurse").kill()
     wait_until(lambda: agent.status("probe")["workers"][0]["pid"] not in (0, int(first)))
     assert call(address) != first
     assert psutil.Process(int(call(address))).parent().pid == agent.status("probe")["pid"]  # type: ignore[union-attr]
