@@ -1,4 +1,4 @@
-"""HTTP to a Python handler in a worker, against uvicorn's in-process hello and against our bare listener, in one run."""
+"""HTTP to a Python handler in a worker, against uvicorn's in-process hello and our bare listener, in one run."""
 
 from __future__ import annotations
 
