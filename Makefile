@@ -7,6 +7,9 @@
 VENV   ?= .venv
 PYTHON ?= python3
 BIN    := $(VENV)/bin
+# pip repeats setuptools' notes about young features at every build: what it says is kept, and shown if it fails.
+INSTALL := echo 'installing Headrace and what it needs into $(VENV)' && $(BIN)/python -m pip install --quiet --editable
+KEEP   := >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 C_SOURCES := shmem/channel.c shmem/record.c shmem/apart.c
 PY_C_SOURCES := shmem/pychannel.c shmem/pygather.c
 
@@ -46,19 +49,19 @@ tools:
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or later: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV) || { sh tests/support/install_tools.sh python3-venv && $(PYTHON) -m venv --clear $(VENV); }
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --upgrade pip $(KEEP)
 
 # Installed editable, so that a change to Python code needs no new install; a change to C does.
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml $(wildcard shmem/*.c shmem/*.h)
-	$(BIN)/python -m pip install --quiet -e '.[demo]'
+	@$(INSTALL) '.[demo]' $(KEEP)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml $(wildcard shmem/*.c shmem/*.h)
-	$(BIN)/python -m pip install --quiet -e '.[demo,dev]'
+	@$(INSTALL) '.[demo,dev]' $(KEEP)
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet -e '.[demo,dev,bench]'
+	@$(INSTALL) '.[demo,dev,bench]' $(KEEP)
 	@touch $@
 
 clean:
