@@ -68,6 +68,10 @@ class Segment:
             raise ValueError("the segment is closed")
         return buffer
 
+    def give_to(self, uid: int, gid: int) -> None:
+        """Let that user open it, and nobody else but root. Raises OSError when we are not root."""
+        os.fchown(_descriptor(self._memory), uid, gid)
+
     def close(self) -> None:
         """Unmap and unlink, with the large bodies nobody took. What uses `buffer` must be closed before."""
         self._memory.close()

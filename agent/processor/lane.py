@@ -1,19 +1,24 @@
-"""A lane: one worker, its channel, and what it has been given.
+"""A lane: one worker, its channel, and what it has been given, from its start to its end. Its place outlives it.
 
 Flow: pool -> [lane] -> channel -> worker; replies come back through the doorbell.
-Promise: every job given to a lane is finished or handed back exactly once, whatever the worker does: a reply
-finishes it; when the worker dies, jobs it had begun are finished as WORKER_DIED and the others go back to the pool.
+Promise: every job given to a lane is finished or handed back exactly once, whatever the worker does: a reply finishes
+it; over its time it is TIMED_OUT at that moment; when the worker dies, jobs it had begun are finished as WORKER_DIED,
+and the others go back to the pool, once it is sure that the worker can no longer begin them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from agent.model.event import Outcome, Result
+from agent.processor.health import HUNG_GRACE_S, UNBEGUN_NS, WEDGED_NS
 from agent.processor.job import Group, Job
+from agent.processor.limits.memory import held_bytes
 from agent.processor.worker import WorkerProcess
 from shmem import _channel
 
@@ -24,10 +29,15 @@ _ROUND = 64  # records drained before other tasks of the loop get a turn
 _DEEPEST = 64
 _QUEUE_NS = 1_000_000  # a ring holds about this much work, so that a slow handler never holds events others could take
 _BATCH_RETRY_S = 0.001  # a batch larger than the ring: the worker makes room as it reads, without ringing
+_CLOSED_BELL_S = 0.1  # between the end of the doorbell and that of its process, when all is well
+_ABANDON_S = 2.0  # SIGKILL not obeyed: the process sits in the kernel, and will not come back to its own code
+_MEMORY_LOOK_S = 10.0
+_NEVER = 1 << 62
 
 
 class Lane:
-    """One worker's place. `start` returns once the worker is ready; `close` is the whole of stopping."""
+    """`start` returns once the worker is ready; `until_due` once it should be followed by another; `leave` and `close`
+    end it."""
 
     def __init__(self, pool: Pool, index: int) -> None:
         self.pool = pool
@@ -35,58 +45,93 @@ class Lane:
         self.ready = False
         self.pending: dict[int, Job] = {}  # by record id, in the order given
         self.depth = 1
+        self.last_exit = ""
+        self.ended_by = ""  # the limit it ran into, if it was one
         self._worker: WorkerProcess | None = None
         self._channel: _channel.ProcessorChannel | None = None
         self._next_id = 1
+        self._due_id = _NEVER  # from this record on it is to be recycled
         self._handler_ns = 1e9  # smoothed; unknown handlers count as slow
         self._last_reply_ns = 0
-        self._killed_for: Job | None = None
+        self._late: set[int] = set()  # ids of events that are over their time: their replies mean nothing
+        self._last_line = ""
         self._timer: asyncio.TimerHandle | None = None
-        self._started: asyncio.Future[None]
-        self._ended: asyncio.Future[None]
-        self.last_exit = ""
+        self._timers: dict[str, asyncio.TimerHandle] = {}  # what is due rarely, by what it is for
+        self._was_ready = False
+        self._leaving = False
         self._loop = asyncio.get_running_loop()
+        self._started: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._due: asyncio.Future[str] = self._loop.create_future()
 
     @property
     def pid(self) -> int:
         """Of the worker process; 0 when there is none."""
         return self._worker.pid if self._worker else 0
 
+    @property
+    def answered(self) -> bool:
+        """It has answered an event."""
+        return self._last_reply_ns > 0
+
+    @property
+    def events(self) -> int:
+        """How many it has been given."""
+        return self._next_id - 1
+
     async def start(self) -> None:
-        """Start a worker and wait until its handler is loaded. Raises FunctionError with the worker's reason."""
-        self._started = self._loop.create_future()
-        self._ended = self._loop.create_future()
-        self._worker = await WorkerProcess.start(
-            self.pool.launch_of(self.index), self._on_bell, self._on_exit, self._on_line
-        )
-        self._channel = self._worker.channel
-        self._next_id = 1
+        """Start the worker and wait until its handler is loaded. Raises FunctionError with its reason, OSError."""
+        worker = await WorkerProcess.start(self.pool.launch_of(self.index), self._on_bell, self._on_exit, self._on_line)
+        self._worker, self._channel = worker, worker.channel
         self._drain()
         try:
             await self._started
         except asyncio.CancelledError:
             raise
         except Exception:
-            if self._worker:
-                self._worker.kill()  # it has said why it cannot start: its exit follows
+            self._kill()  # it has said why it cannot start: its exit follows
             await self._ended
             raise
 
-    async def ended(self) -> None:
-        """Returns once the worker's process has ended and its jobs are finished or given back."""
-        await self._ended
+    async def until_due(self) -> str:
+        """Returns why another worker should follow, while this one still serves; empty: it has ended."""
+        await self._due_or_ended()
+        return "" if self._ended.done() else self._due.result()
+
+    async def _due_or_ended(self) -> None:
+        either: list[asyncio.Future[Any]] = [self._due, self._ended]
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+
+    def ask_again(self, why: str, seconds: float) -> None:
+        """It could not be followed: it serves on, and is due once more after so many seconds."""
+        self._due = self._loop.create_future()
+        self._later("again", seconds, lambda: self._want(why))
+
+    async def leave(self, grace_s: float) -> None:
+        """Take nothing new, finish what is given, then end: asked, killed after `grace_s` seconds."""
+        self.ready, self._leaving = False, True
+        while self.pending and not self._ended.done():
+            self._due = self._loop.create_future()  # now: when there may be nothing pending any more
+            await self._due_or_ended()
+        await self.close(HUNG_GRACE_S if self._late else grace_s)
 
     async def close(self, grace_s: float) -> None:
         """End the worker: ask, wait `grace_s` seconds, kill its process group, reap. Pending jobs are given back."""
-        listens, self.ready = self.ready, False
+        self.ready = False
         worker = self._worker
         if worker is None:
             return
-        if listens and grace_s > 0:
+        if self._was_ready and grace_s > 0:
             worker.channel.put_control(_channel.STOP)
-        await worker.stop(grace_s if listens else 0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await asyncio.shield(self._ended)
+        self._kill()
+        await asyncio.shield(self._ended)
 
     def _on_line(self, line: str) -> None:
+        if not self._started.done():
+            self._last_line = line
         self.pool.function_log.line(self.index, line)
 
     # ------------------------------------------------------------------------------------------------ giving
@@ -165,15 +210,21 @@ class Lane:
         job.token = token
         job.begun_ns = time.monotonic_ns()
         self.pending[id] = job
-        if self.pool.event_timeout_ns and self._timer is None:
+        if self._timer is None:
             self._arm()
         return True
 
     # --------------------------------------------------------------------------------------------- replies
 
     def _on_bell(self) -> None:
-        if self._channel is not None and self._channel.awake():
+        if self._channel is None or self._worker is None:
+            return
+        if self._channel.awake():
             self._drain()
+        else:
+            # The end of file comes just before that of its process; from one that lives on no reply will be heard.
+            self._worker.stop_listening()
+            self._later("bell", _CLOSED_BELL_S, lambda: self._replace("it closed its channel"))
 
     def _drain(self) -> None:
         """Take what the worker has published; called when rung, and again while there is more."""
@@ -189,13 +240,18 @@ class Lane:
             self._replace(f"broken channel: {error}")
         if self.ready:
             self.pool.refill(self)
+            if self._next_id >= self._due_id:
+                self._want(f"{self.events} events")
+        elif self._leaving and not self.pending:
+            self._want("idle")
 
     def _take(self, records: list[tuple[int, int, int, int, str, list[tuple[str, str]], bytes]]) -> None:
         for kind, id, status, nanoseconds, text, headers, body in records:
             if kind == _channel.REPLY:
                 job = self.pending.pop(id, None)
                 if job is None:
-                    self.pool.log.warning("reply to an event this worker does not have", worker=self.index, id=id)
+                    if id not in self._late:
+                        self.pool.log.warning("reply to an event this worker does not have", worker=self.index, id=id)
                     continue
                 self._last_reply_ns = time.monotonic_ns()
                 self._learn(nanoseconds or self._last_reply_ns - job.begun_ns)
@@ -228,64 +284,149 @@ class Lane:
     def _set_ready(self) -> None:
         self.ready = True
         self.depth = max(1, self.pool.in_flight_limit)
-        self._handler_ns = 1e9
+        self._was_ready = True
         if not self._started.done():
             self._started.set_result(None)
+            self._plan_recycling()
 
     def _fail(self, reason: str) -> None:
         if not self._started.done():
             self._started.set_exception(self.pool.function_error(reason))
+
+    # ----------------------------------------------------------------------------------------- recycling
+
+    def _plan_recycling(self) -> None:
+        recycle = self.pool.recycle
+        if recycle.events:
+            self._due_id = 1 + recycle.events
+        if recycle.age:
+            # Workers that started together must not all leave together.
+            age_s = recycle.age * (1 - self.index / (10 * len(self.pool.lanes)))
+            self._later("age", age_s, lambda: self._want(f"an age of {age_s:g} s"))
+        if recycle.memory_bytes:
+            self._later("memory", _MEMORY_LOOK_S, self._look_at_memory)
+
+    def _look_at_memory(self) -> None:
+        held = held_bytes(self.pid)
+        if held > self.pool.recycle.memory_bytes:
+            self._want(f"{held >> 20} MiB of memory")
+        else:
+            self._later("memory", _MEMORY_LOOK_S, self._look_at_memory)
+
+    def _later(self, what: str, seconds: float, do: Callable[[], None]) -> None:
+        if not self._ended.done():
+            self._timers[what] = self._loop.call_later(seconds, do)
+
+    def _want(self, why: str) -> None:
+        """Another worker should follow this one."""
+        self._due_id = _NEVER
+        if not self._due.done():
+            self._due.set_result(why)
 
     # -------------------------------------------------------------------------------- time-outs and death
 
     def _head(self) -> Job | None:
         return next(iter(self.pending.values()), None)
 
+    def _begun(self, job: Job) -> bool:
+        return bool(self._channel is not None and job.token and self._channel.begun(job.token))
+
     def _arm(self) -> None:
         job = self._head()
-        if job is None:
-            return
-        left_ns = max(job.begun_ns, self._since()) + self.pool.event_timeout_ns - time.monotonic_ns()
-        self._timer = self._loop.call_later(max(0.0, left_ns / 1e9), self._look_at_deadline)
+        if job is not None:
+            left_ns = self._deadline(job, begun=True) - time.monotonic_ns()
+            self._timer = self._loop.call_later(max(0.0, left_ns / 1e9), self._look_at_deadline)
 
-    def _since(self) -> int:
+    def _deadline(self, job: Job, begun: bool) -> int:
+        """When to act on the job at the head. One that no handler has seen yet has a worker that does not answer."""
         # One at a time: a handler begins when the one before it was answered. Several at once: each for itself.
-        return self._last_reply_ns if self.pool.in_flight_limit == 1 else 0
+        since = max(job.begun_ns, self._last_reply_ns) if self.pool.in_flight_limit == 1 else job.begun_ns
+        limit = self.pool.event_timeout_ns
+        return since + (limit if begun or not limit else max(limit, UNBEGUN_NS)) + (0 if limit else WEDGED_NS)
 
     def _look_at_deadline(self) -> None:
         self._timer = None
         job = self._head()
         if job is None:
             return
-        now = time.monotonic_ns()
-        if max(job.begun_ns, self._since()) + self.pool.event_timeout_ns > now + 500_000:
+        begun = self._begun(job)
+        left_ns = self._deadline(job, begun) - time.monotonic_ns()
+        if left_ns > 500_000:
+            self._timer = self._loop.call_later(left_ns / 1e9, self._look_at_deadline)
+        elif not begun:
+            self._replace("it does not take its events")
+        elif self.pool.event_timeout_ns:
+            self._overdue(job)
+        else:  # it may take as long as it likes; look again at what waits behind it
+            self._timer = self._loop.call_later(WEDGED_NS / 1e9, self._look_at_deadline)
+
+    def _overdue(self, job: Job) -> None:
+        """The event's time is over: so is the event. Its worker is ended, and it alone."""
+        several = self.pool.in_flight_limit > 1
+        # In one call of a handler there may be a batch: all that is begun and not answered.
+        over = [job] if several else [item for item in self.pending.values() if self._begun(item)]
+        for item in over:
+            del self.pending[item.id]
+            self._late.add(item.id)
+        self.ready = False
+        if several:
+            # The others in hand are not late: they are finished, while a successor takes what is new.
+            self._want("an event timed out")
             self._arm()
+        else:
+            self._end_hung()
+        for item in over:
+            item.sink.finish(item, Outcome(Result.TIMED_OUT, logs=item.logs))
+
+    def _end_hung(self) -> None:
+        if self._worker is None:
             return
-        self._killed_for = job
-        self._replace("event timed out")
+        self.pool.log.warning("worker is ended, its event timed out", worker=self.index, pid=self.pid)
+        if self.pending:
+            # Events wait in its ring. If it came back to itself it would begin one, only to be killed with it in hand.
+            self._kill()
+            return
+        self._worker.terminate()
+        self._later("kill", HUNG_GRACE_S, self._kill)
 
     def _replace(self, why: str) -> None:
         self.ready = False
-        if self._worker is not None:
+        if self._worker is not None and not self._ended.done():
             self.pool.log.warning("worker is replaced", worker=self.index, pid=self._worker.pid, reason=why)
+            self._kill()
+
+    def _kill(self) -> None:
+        if self._worker is not None and not self._ended.done():
             self._worker.kill()
+            self._later("abandon", _ABANDON_S, self._abandon)
+
+    def _abandon(self) -> None:
+        """Killed, and not gone: it hangs in the kernel (a dead network drive), where it can do no more harm."""
+        if self._worker is not None and not self._ended.done():
+            self.pool.log.error("a killed worker does not end, going on without it", pid=self._worker.pid)
+            self._on_exit(-signal.SIGKILL)
 
     def _on_exit(self, status: int) -> None:
         """The process has ended: take its last replies, finish what it had begun, give the rest back to the pool."""
+        if self._ended.done():
+            return
         self.ready = False
-        self.last_exit = describe_exit(status)
         worker, self._worker = self._worker, None
         if self._timer:
             self._timer.cancel()
             self._timer = None
+        for timer in self._timers.values():
+            timer.cancel()
         self._last_words()
-        self._fail(f"the worker ended with {self.last_exit}")
-        self._give_back()
+        self.ended_by = worker.limits.verdict(status) if worker and worker.limits else ""
+        self.last_exit = ", ".join(filter(None, (describe_exit(status), self.ended_by)))
+        self._fail(f"the worker ended with {self.last_exit}" + (f": {self._last_line}" if self._last_line else ""))
+        unbegun = self._finish_begun()
         self._channel = None
         if worker is not None:
             worker.close()
-        if not self._ended.done():
-            self._ended.set_result(None)
+        self._ended.set_result(None)
+        self.pool.take_back(unbegun)
 
     def _last_words(self) -> None:
         """What a worker has published before it ended counts: its replies were given."""
@@ -296,19 +437,18 @@ class Lane:
                 self._take(records)
         except (_channel.RingBroken, _channel.NoSpace):
             self.pool.log.warning("a worker left its channel broken", worker=self.index)
+        self.ready = False  # READY may have been among them
 
-    def _give_back(self) -> None:
+    def _finish_begun(self) -> Group:
+        """The jobs that were never begun."""
         jobs, self.pending = list(self.pending.values()), {}
         unbegun: Group = []
         for job in jobs:
-            if self._channel is None or not job.token or not self._channel.begun(job.token):
-                unbegun.append(job)
-            elif job is self._killed_for:
-                job.sink.finish(job, Outcome(Result.TIMED_OUT, logs=job.logs))
-            else:
+            if self._begun(job):
                 job.sink.finish(job, Outcome(Result.WORKER_DIED, logs=job.logs))
-        self._killed_for = None
-        self.pool.take_back(unbegun)
+            else:
+                unbegun.append(job)
+        return unbegun
 
 
 def describe_exit(status: int) -> str:

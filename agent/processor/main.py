@@ -21,6 +21,7 @@ from agent.model.registry import trigger_kind
 from agent.model.spec import TriggerSpec
 from agent.processor.config import ProcessorConfig
 from agent.processor.function_log import FunctionLog
+from agent.processor.limits.limits import Limits
 from agent.processor.link import Link, Report
 from agent.processor.nursery import WorkerNursery
 from agent.processor.pool import Pool
@@ -44,6 +45,7 @@ class Processor:
         self._stop = asyncio.Event()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._link: Link | None = None
+        self._limits: Limits | None = None
         self._pools: list[Pool] = []
         self._readiness: asyncio.Task[None] | None = None
         self._started = time.monotonic()
@@ -93,7 +95,10 @@ class Processor:
         nursery = WorkerNursery(self.config.nursery_fd) if self.config.nursery_fd >= 0 else None
         if nursery:
             stack.callback(nursery.close)
-        pools = make_pools(self.config, function_log, self.log, nursery)
+        limits = Limits(name, spec, self.log)
+        stack.callback(limits.close)
+        self._limits = limits
+        pools = make_pools(self.config, function_log, self.log, nursery, limits, self.report)
         self._pools = list({id(pool): pool for pool in pools.values()}.values())
         for pool in self._pools:
             await stack.enter_async_context(pool.open(self._grace_s))
@@ -225,9 +230,13 @@ class Processor:
                     "pid": lane.pid,
                     "ready": lane.ready,
                     "busy": len(lane.pending),
+                    "events": lane.events,
                 }
                 for pool in self._pools
                 for lane in pool.lanes
             ],
             "worker_restarts": sum(pool.restarts for pool in self._pools),
+            "workers_recycled": sum(pool.recycled for pool in self._pools),
+            "failing": "; ".join(filter(None, (pool.failing for pool in self._pools))),
+            "limits": self._limits.statistics() if self._limits else {},
         }

@@ -2,35 +2,42 @@
 
 Flow: sink -> [pool] -> lane -> channel -> worker.
 Promise: an event goes to an idle worker first; when all are busy it may queue in a ring about a millisecond of work
-deep; behind that it waits here, in order. A worker that dies is replaced, waiting longer each time it dies young.
+deep; behind that it waits here, in order. A worker that dies is replaced, waiting longer each time it dies young; one
+that is to be recycled serves until its successor is ready. When workers only die, whoever waits is told so at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.model.errors import FunctionError
 from agent.model.event import Outcome, Result
+from agent.model.spec import Recycle
 from agent.processor.function_log import FunctionLog
+from agent.processor.health import CALM_S, CrashLoop
 from agent.processor.job import Group
 from agent.processor.lane import Lane
+from agent.processor.limits.limits import Limits
+from agent.processor.limits.memory import available_bytes, held_bytes
 from agent.processor.worker import WorkerLaunch
 
 if TYPE_CHECKING:
     from loguru import Logger
 
-_STABLE_S = 10.0  # a worker that lived this long has earned an immediate restart
-_FIRST_DELAY_S = 0.05
-_LONGEST_DELAY_S = 10.0
+_ANSWERED_LOOK_S = 0.5  # while failing: how soon after an answer the function counts as well again
+_FOLLOW_AGAIN_S = 60.0
+_SPARE_BYTES = 32 << 20  # to leave free when a successor is started beside the worker it follows
 
 
 class Pool:
-    """Workers of one allocator. Use `async with pool.open()`: inside it all workers have been ready once."""
+    """Workers of one allocator. Use `async with pool.open()`: inside it all workers have been ready once.
+
+    `report` is told when the pool begins to fail, with the reason, and when it is well again.
+    """
 
     def __init__(
         self,
@@ -42,25 +49,36 @@ class Pool:
         queue_size: int,
         function_log: FunctionLog,
         log: Logger,
+        recycle: Recycle | None = None,
+        limits: Limits | None = None,
+        report: Callable[[dict[str, Any]], None] = lambda message: None,
     ) -> None:
         self.name = name
         self.in_flight_limit = in_flight_limit
         self.event_timeout_ns = int(event_timeout_s * 1e9)
         self.function_log = function_log
         self.log = log
+        self.recycle = recycle or Recycle()
         self.restarts = 0
+        self.recycled = 0
+        self.failing = ""  # why, while workers only die
+        self._limits = limits
+        self._report = report
         self._launches = launches
         self._queue_size = queue_size
         self._queue: deque[Group] = deque()
         self._queued = 0
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
+        self._grace_s = 0.0
         self._loop = asyncio.get_running_loop()
         self._first: list[asyncio.Future[None]] = [self._loop.create_future() for _ in launches]
+        self._crashes = [CrashLoop() for _ in launches]
         self.lanes = [Lane(self, index) for index in range(len(launches))]
+        self._beside: set[Lane] = set()  # successors that start, and workers that finish what they have
 
     def launch_of(self, index: int) -> WorkerLaunch:
-        """How worker number `index` is started."""
+        """How worker number `index` is started. Raises OSError."""
         return self._launches[index]()
 
     @staticmethod
@@ -71,10 +89,12 @@ class Pool:
     @contextlib.asynccontextmanager
     async def open(self, grace_s: float) -> AsyncIterator[Pool]:
         """Start the workers and keep them alive; at the end ask them to stop, wait `grace_s` seconds, kill them."""
+        self._grace_s = grace_s
         async with asyncio.TaskGroup() as keepers:
+            self._keepers = keepers
             tasks = [
-                keepers.create_task(self._keep(lane, first), name=f"lane:{self.name}:{lane.index}")
-                for lane, first in zip(self.lanes, self._first, strict=True)
+                keepers.create_task(self._keep(index, first), name=f"lane:{self.name}:{index}")
+                for index, first in enumerate(self._first)
             ]
             try:
                 yield self
@@ -83,7 +103,7 @@ class Pool:
                 self._refuse_queue()
                 for task in tasks:
                     task.cancel()
-                await asyncio.gather(*(lane.close(grace_s) for lane in self.lanes))
+                await asyncio.gather(*(lane.close(grace_s) for lane in (*self.lanes, *self._beside)))
 
     async def ready(self, within_s: float) -> None:
         """Returns once every worker has been ready. FunctionError when one cannot start or is not ready in time."""
@@ -96,28 +116,102 @@ class Pool:
                 fix="look at init_context and at module level of the handler, or raise readinessTimeoutSeconds",
             ) from None
 
-    async def _keep(self, lane: Lane, first: asyncio.Future[None]) -> None:
-        delay_s = 0.0
+    # ------------------------------------------------------------------------------------- keeping workers
+
+    async def _keep(self, index: int, first: asyncio.Future[None]) -> None:
+        """One worker's place: there is always one in it, or on its way."""
         while True:
-            started = self._loop.time()
+            lane, begun = self.lanes[index], self._loop.time()
             try:
                 await lane.start()
                 if not first.done():
                     first.set_result(None)
                 self.refill(lane)
-                await lane.ended()
+                self._look_if_well(lane)
+                while why := await lane.until_due():
+                    lane = await self._follow(lane, why)
             except (FunctionError, OSError) as error:
                 if not first.done():
                     first.set_exception(error if isinstance(error, FunctionError) else self.function_error(str(error)))
                     return
-                self.log.error("worker cannot start", worker=lane.index, reason=str(error))
-            self.restarts += 1
-            young = self._loop.time() - started < _STABLE_S
-            # The first death is answered at once; only a second young one waits.
-            delay_s = min(max(_FIRST_DELAY_S, delay_s * 2), _LONGEST_DELAY_S) if young else 0.0
-            pause_s = 0.0 if delay_s <= _FIRST_DELAY_S else delay_s * random.uniform(0.5, 1.0)
-            self.log.warning("worker ended", worker=lane.index, how=lane.last_exit, again_in_s=round(pause_s, 2))
-            await asyncio.sleep(pause_s)
+                self.log.error("worker cannot start", worker=index, reason=str(error))
+                lane.last_exit = lane.last_exit or str(error)
+            await self._died(lane, self._loop.time() - begun)
+            self.lanes[index] = Lane(self, index)
+
+    async def _died(self, lane: Lane, lived_s: float) -> None:
+        self.restarts += 1
+        crashes = self._crashes[lane.index]
+        pause_s = crashes.died(lived_s, lane.answered)
+        self.log.warning("worker ended", worker=lane.index, how=lane.last_exit, again_in_s=round(pause_s, 2))
+        if crashes.failing:
+            self._fail(f"its workers end without answering an event, the last one with {lane.last_exit}")
+        await asyncio.sleep(pause_s)
+
+    async def _follow(self, lane: Lane, why: str) -> Lane:
+        """Replace a worker that still serves. Returns the one that has its place now."""
+        self.log.info("worker is replaced by a fresh one", worker=lane.index, pid=lane.pid, after=why)
+        self.recycled += 1
+        successor = Lane(self, lane.index)
+        if not self._room_for_two(lane):
+            await lane.leave(self._grace_s)
+        self._beside.add(successor)
+        try:
+            await successor.start()
+        except (FunctionError, OSError) as error:
+            self.log.error("a successor cannot start", worker=lane.index, reason=str(error), again_in_s=_FOLLOW_AGAIN_S)
+            if lane.ready:
+                lane.ask_again(why, _FOLLOW_AGAIN_S)  # better an old one than none
+            else:
+                await lane.leave(self._grace_s)  # its place is empty then, and filled as after a death
+            return lane
+        finally:
+            if not self._closing:
+                self._beside.discard(successor)
+        self.lanes[lane.index] = successor
+        self.refill(successor)
+        self._beside.add(lane)
+        self._keepers.create_task(self._let_go(lane), name=f"leaving:{self.name}:{lane.index}")
+        return successor
+
+    async def _let_go(self, lane: Lane) -> None:
+        try:
+            await lane.leave(self._grace_s)
+        finally:
+            self._beside.discard(lane)
+
+    def _room_for_two(self, lane: Lane) -> bool:
+        held = held_bytes(lane.pid)
+        within = self._limits is None or self._limits.room_for(held)
+        return within and available_bytes() > 2 * held + _SPARE_BYTES
+
+    # -------------------------------------------------------------------------------------------- failing
+
+    def _fail(self, why: str) -> None:
+        if why != self.failing:
+            self.log.error("function is failing", reason=why)
+            self._report({"event": "failing", "pool": self.name, "why": why})
+        self.failing = why
+        if not any(lane.ready for lane in self.lanes):
+            self._refuse_impatient(lambda group: False)
+
+    def _look_if_well(self, lane: Lane) -> None:
+        """While failing: has this worker answered something, or lived long enough?"""
+        if self.failing and lane.ready:
+            begun = self._loop.time()
+            self._loop.call_later(_ANSWERED_LOOK_S, self._look_again, lane, begun)
+
+    def _look_again(self, lane: Lane, begun: float) -> None:
+        if not self.failing or not lane.ready or self._closing:
+            return
+        if lane.answered or self._loop.time() - begun >= CALM_S:
+            self.failing = ""
+            for crashes in self._crashes:
+                crashes.recovered()
+            self.log.info("function is well again")
+            self._report({"event": "failing", "pool": self.name, "why": ""})
+        else:
+            self._loop.call_later(_ANSWERED_LOOK_S, self._look_again, lane, begun)
 
     # ---------------------------------------------------------------------------------------------- dispatch
 
@@ -135,7 +229,7 @@ class Pool:
         if self._closing:
             self._refuse(group, Result.STOPPED)
             return
-        if not group[0].patient and (wait_s <= 0 or self.full):
+        if not group[0].patient and (wait_s <= 0 or self.full or self._hopeless):
             self._refuse(group, Result.NO_WORKER)
             return
         for job in group:
@@ -144,6 +238,11 @@ class Pool:
         self._queued += len(group)
         if not group[0].patient and self._timer is None:
             self._timer = self._loop.call_at(group[0].expires, self._expire)
+
+    @property
+    def _hopeless(self) -> bool:
+        """No use in waiting for a worker."""
+        return bool(self.failing) and not any(lane.ready for lane in self.lanes)
 
     def _lane_for(self, size: int) -> Lane | None:
         best: Lane | None = None
@@ -205,10 +304,16 @@ class Pool:
     def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
+        soonest = self._refuse_impatient(lambda group: group[0].expires > now)
+        if soonest < float("inf"):
+            self._timer = self._loop.call_at(soonest, self._expire)
+
+    def _refuse_impatient(self, may_wait: Callable[[Group], bool]) -> float:
+        """Refuse what waits, is not patient and may not wait; the time at which the next one of the rest expires."""
         kept: deque[Group] = deque()
         soonest = float("inf")
         for group in self._queue:
-            if group[0].patient or group[0].expires > now:
+            if group[0].patient or may_wait(group):
                 kept.append(group)
                 if not group[0].patient:
                     soonest = min(soonest, group[0].expires)
@@ -216,5 +321,4 @@ class Pool:
                 self._queued -= len(group)
                 self._refuse(group, Result.NO_WORKER)
         self._queue = kept
-        if soonest < float("inf"):
-            self._timer = self._loop.call_at(soonest, self._expire)
+        return soonest

@@ -11,6 +11,7 @@ from agent.model.runtime import Launch, runtime_for
 from agent.model.spec import TriggerSpec
 from agent.processor.config import ProcessorConfig
 from agent.processor.function_log import FunctionLog
+from agent.processor.limits.limits import Limits
 from agent.processor.nursery import WorkerNursery
 from agent.processor.pool import Pool
 from agent.processor.worker import WorkerLaunch
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def make_pools(
-    config: ProcessorConfig, function_log: FunctionLog, log: Logger, nursery: WorkerNursery | None
+    config: ProcessorConfig,
+    function_log: FunctionLog,
+    log: Logger,
+    nursery: WorkerNursery | None,
+    limits: Limits | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda message: None,
 ) -> dict[str, Pool]:
     """A pool for every enabled trigger, by trigger name; triggers that share workers get the same one."""
     spec = config.function.spec
@@ -34,7 +40,7 @@ def make_pools(
         pool = Pool(
             name,
             [
-                _launcher(config, launch, triggers, index, nursery)
+                _launcher(config, launch, triggers, index, nursery, limits)
                 for index in range(max(t.num_workers for t in triggers))
             ],
             in_flight_limit=max(trigger.in_flight_limit for trigger in triggers),
@@ -42,6 +48,9 @@ def make_pools(
             queue_size=max(trigger.queue_size for trigger in triggers),
             function_log=function_log,
             log=log,
+            recycle=spec.recycle,
+            limits=limits,
+            report=report,
         )
         pools |= {trigger.name: pool for trigger in triggers}
     return pools
@@ -55,7 +64,12 @@ def _allocator(trigger: TriggerSpec, triggers: dict[str, TriggerSpec]) -> str:
 
 
 def _launcher(
-    config: ProcessorConfig, launch: Launch, triggers: list[TriggerSpec], index: int, nursery: WorkerNursery | None
+    config: ProcessorConfig,
+    launch: Launch,
+    triggers: list[TriggerSpec],
+    index: int,
+    nursery: WorkerNursery | None,
+    limits: Limits | None,
 ) -> Callable[[], WorkerLaunch]:
     named = triggers[0].worker_allocator_name
     settings: dict[str, Any] = {
@@ -80,6 +94,8 @@ def _launcher(
             settings,
             config.function.spec.ring_bytes,
             nursery if launch.forkable else None,
+            config.function.spec.max_body_bytes,
+            limits.worker(index) if limits else None,
         )
 
     return make

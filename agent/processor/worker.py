@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from agent.processor.leftovers import MARK, end_leftovers
+from agent.processor.limits.limits import WorkerLimits
 from agent.processor.nursery import WorkerNursery
 from shmem import _channel
 from shmem.segment import Segment
@@ -28,7 +30,7 @@ _LONGEST_LINE = 16384
 class WorkerLaunch:
     """How to start one worker: command, environment, folder; what it is told as HEADRACE_WORKER; size of its rings.
 
-    `nursery`: where it can be forked instead, if it can.
+    `nursery`: where it can be forked instead, if it can. `limits`: what binds it, ended with it.
     """
 
     argv: tuple[str, ...]
@@ -37,6 +39,8 @@ class WorkerLaunch:
     settings: dict[str, Any]
     ring_bytes: int
     nursery: WorkerNursery | None = None
+    max_body_bytes: int = (1 << 32) - 1
+    limits: WorkerLimits | None = None
 
 
 class WorkerProcess:
@@ -54,6 +58,8 @@ class WorkerProcess:
         self._transport: asyncio.SubprocessTransport | None = None
         self._segment: Segment | None = None
         self._started = False
+        self._listening = False
+        self.limits: WorkerLimits | None = None
         self.channel: _channel.ProcessorChannel
         self.pid = 0
 
@@ -68,6 +74,8 @@ class WorkerProcess:
         """Make the channel and start the process. Raises OSError: no memory, no such program, no more processes."""
         loop = asyncio.get_running_loop()
         with contextlib.ExitStack() as undo, contextlib.ExitStack() as childs:
+            if launch.limits:
+                undo.callback(launch.limits.end)
             segment = Segment(_channel.HEADER_BYTES + 2 * launch.ring_bytes)
             undo.callback(segment.close)
             event_read, event_write = _pipe(childs, undo)
@@ -76,6 +84,7 @@ class WorkerProcess:
             os.set_blocking(reply_read, False)
             self = cls(on_exit, on_line, event_write, reply_read)
             self._segment = segment
+            self.limits = launch.limits
             self.channel = _channel.ProcessorChannel(
                 segment.buffer,
                 segment.name,
@@ -86,13 +95,22 @@ class WorkerProcess:
                 secrets.randbits(64),
             )
             undo.callback(self.channel.close)
+            self._open_to(launch)
             self.pid = await self._spawn(launch, event_read, reply_write)
             loop.add_reader(reply_read, on_bell)
             undo.pop_all()
-        self._started = True
+        self._started, self._listening = True, True
         if self._ended.done():  # it was quicker than we
             loop.call_soon(on_exit, self._ended.result())
         return self
+
+    def _open_to(self, launch: WorkerLaunch) -> None:
+        """Let the worker's user open the channel, and bodies be as large as the function allows."""
+        assert self._segment is not None
+        uid, gid = launch.limits.owner if launch.limits else (-1, -1)
+        self.channel.limit(launch.max_body_bytes, uid, gid)
+        if uid >= 0:
+            self._segment.give_to(uid, gid)
 
     async def _spawn(self, launch: WorkerLaunch, event_read: int, reply_write: int) -> int:
         assert self._segment is not None
@@ -101,17 +119,22 @@ class WorkerProcess:
             "HEADRACE_EVENT_FD": str(event_read),
             "HEADRACE_REPLY_FD": str(reply_write),
             "HEADRACE_WORKER": json.dumps(launch.settings | {"parent_pid": os.getpid()}),
+            MARK: self._segment.name,
         }
+        argv, forkable = launch.argv, True
+        if launch.limits:
+            env |= launch.limits.environment
+            argv, forkable = launch.limits.argv(argv), launch.limits.forkable
         out = [await self._output() for _ in range(2)]
         try:
-            if launch.nursery:
+            if launch.nursery and forkable:
                 with contextlib.suppress(OSError):  # gone, or the environment is too large for a message
                     return await launch.nursery.fork(
                         env, str(launch.cwd), [event_read, reply_write, *out], self._exited
                     )
             transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: _Exit(self._exited),
-                *launch.argv,
+                *argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=out[0],
                 stderr=out[1],
@@ -149,21 +172,26 @@ class WorkerProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    async def stop(self, grace_s: float) -> None:
-        """Wait `grace_s` seconds for it to leave by itself, then kill; returns when it is reaped."""
-        try:
-            async with asyncio.timeout(grace_s):
-                await asyncio.shield(self._ended)
-        except TimeoutError:
-            self.kill()
-            await self._ended
+    def terminate(self) -> None:
+        """SIGTERM to the same."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGTERM)
+
+    def stop_listening(self) -> None:
+        """The doorbell is at its end: it would ring for ever."""
+        if self._listening:
+            self._listening = False
+            asyncio.get_running_loop().remove_reader(self._reply_fd)
 
     def close(self) -> None:
-        """Free channel, segment and descriptors, and end what the worker left in its process group."""
+        """Free channel, segment and descriptors, and end everything that the worker left."""
         self.kill()
-        asyncio.get_running_loop().remove_reader(self._reply_fd)
+        if self.limits:
+            self.limits.end()
+        self.stop_listening()
         self.channel.close()
         if self._segment:
+            end_leftovers(self.pid, self._segment.name)
             self._segment.close()
             self._segment = None
         if self._transport:

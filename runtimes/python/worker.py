@@ -37,6 +37,8 @@ def main() -> int:
     if "HEADRACE_WORKER" not in os.environ:
         print("worker.py is started by a processor; to run a function by hand: headrace run PATH", file=sys.stderr)
         return 2
+    if "HEADRACE_CONFINEMENT" in os.environ:
+        _confine(os.environ.pop("HEADRACE_CONFINEMENT"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the processor's business: it drains us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for stream in (sys.stdout, sys.stderr):
@@ -49,6 +51,19 @@ def main() -> int:
     channel = load_channel(os.environ.pop("HEADRACE_CHANNEL_LIB"))
     _use_function_path(settings.code_dir, libraries)
     return int(start.run(channel, settings))
+
+
+def _confine(told: str) -> None:
+    """A worker that was forked takes its limits itself; one that was started by command line has them already."""
+    path = os.path.join(os.path.dirname(HERE), "confine.py")
+    loader = importlib.machinery.SourceFileLoader("nuclio_sdk._confine", path)
+    module = type(sys)(loader.name)
+    loader.exec_module(module)
+    try:
+        module.confine(told)
+    except (OSError, ValueError) as error:
+        print(f"the worker cannot be confined: {error}", file=sys.stderr)
+        sys.exit(module.EXIT_UNCONFINED)
 
 
 def _use_function_path(code_dir: str, libraries: list[str]) -> None:
