@@ -47,6 +47,8 @@ class Supervision(Spec, frozen=True, kw_only=True):
     crash_limit: Annotated[int, Meta(ge=1, le=1000)] = 8  # failures in a row that park a function
     parked_retry: Duration = Duration(300.0)  # between attempts while it is parked
     drain_margin: Duration = Duration(2.0)  # added to workerTerminationTimeout, and between SIGTERM and SIGKILL
+    safe_mode_starts: Annotated[int, Meta(ge=0, le=1000)] = 5  # so many starts of the agent within ... 0: never
+    safe_mode_within: Duration = Duration(60.0)  # ... this time, none of them ended in order, and it starts no function
     nursery: bool = True  # fork processors and Python workers from small parents: quicker, and memory is shared
     processor_command: tuple[str, ...] = ()  # what starts a processor instead of our own program; DIR is appended
 

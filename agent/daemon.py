@@ -32,6 +32,7 @@ from agent.supervisor.notify import notify
 from agent.supervisor.process import COMMAND, Fork, Launcher
 from agent.supervisor.reaper import Reaper
 from agent.supervisor.records import Records
+from agent.supervisor.safe_mode import SafeMode, Starts
 from agent.supervisor.sockets import Sockets
 from agent.supervisor.supervisor import Supervisor
 from agent.supervisor.version import Version
@@ -44,10 +45,42 @@ async def run_agent(configuration: Configuration, fork: Fork | None = None) -> N
         stack.enter_context(locked(run, "--run-dir"))
         if state != run:
             stack.enter_context(locked(state, "--state-dir"))
+        given = configuration.supervisor
+        starts = Starts(state / "starts.json", given.safe_mode_starts, float(given.safe_mode_within))
         try:
-            await _serve(configuration, functions, state, run, signals, fork)
+            if why := starts.begin():
+                await _serve_safely(configuration, why, run, signals)
+                starts.end()
+            if not signals.stop.is_set():
+                await _serve(configuration, functions, state, run, signals, fork)
         except BaseExceptionGroup as group:
-            raise _reason(group) from group
+            reason = _reason(group)
+            if isinstance(reason, AgentError):
+                starts.end()
+            raise reason from group
+        except AgentError:
+            starts.end()  # said, and for a person to mend: not a loop
+            raise
+        starts.end()
+
+
+async def _serve_safely(configuration: Configuration, why: str, run: Path, signals: _Signals) -> None:
+    """Admin listener only, until a signal: SIGHUP goes on to the functions."""
+    hung_up = asyncio.Event()
+    subject = SafeMode(why)
+    signals.on_hangup = hung_up.set
+    logger.error("starting in safe mode", state=subject.why)
+    async with open_admin(configuration.admin.host, configuration.admin.port, subject) as address:
+        _announce(run, address)
+        notify("READY=1", f"STATUS={subject.why}")
+        waits = [asyncio.ensure_future(event.wait()) for event in (hung_up, signals.stop)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for item in waits:
+                item.cancel()
+            (run / "admin.json").unlink(missing_ok=True)
+    logger.info("leaving safe mode", functions="not started" if signals.stop.is_set() else "started now")
 
 
 def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:

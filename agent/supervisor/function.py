@@ -110,9 +110,10 @@ class SupervisedFunction:
 
     @property
     def state(self) -> str:
-        """starting, ready, serving, draining, stopped, failed or parked."""
+        """starting, ready, serving, failing, draining, stopped, failed or parked."""
         if self.current is not None and not self.stopping:
-            return self.current.phase.value
+            failing = self.current.failing and self.current.phase is Phase.SERVING
+            return "failing" if failing else self.current.phase.value
         if self.stopping or self.disabled:
             return "draining" if self.processors() else "stopped"
         if self.next is not None:
@@ -124,7 +125,8 @@ class SupervisedFunction:
     @property
     def message(self) -> str:
         """Why it is not as it should be; empty when all is well."""
-        return self._rejected or self._why
+        failing = "; ".join(self.current.failing.values()) if self.current is not None else ""
+        return self._rejected or self._why or failing
 
     # The one task
 

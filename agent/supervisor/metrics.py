@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-STATES = ("starting", "ready", "serving", "draining", "stopped", "failed", "parked")
+STATES = ("starting", "ready", "serving", "failing", "draining", "stopped", "failed", "parked")
 
 SUFFIX = ""
 """A label that is none: it is appended to the metric's name."""
@@ -19,7 +19,9 @@ Sample = tuple[dict[str, str], float]
 def exposition(statistics: dict[str, Any]) -> str:
     """Every metric with its help and type, samples sorted as the functions are."""
     functions: dict[str, dict[str, Any]] = statistics["functions"]
-    return "".join(line for metric in _metrics(functions) for line in _lines(*metric))
+    safe: list[Sample] = [({}, float("safe_mode" in statistics))]
+    metrics = [("headrace_safe_mode", "gauge", "1 while the agent starts no function.", safe), *_metrics(functions)]
+    return "".join(line for metric in metrics for line in _lines(*metric))
 
 
 def _metrics(functions: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str, Iterable[Sample]]]:

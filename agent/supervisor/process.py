@@ -102,6 +102,7 @@ class Processor:
         self.exit_code: int | None = None
         self.failure: Failure | None = None
         self.broken = ""
+        self.failing: dict[str, str] = {}  # by pool of workers: why nothing comes of its events
         self.triggers: dict[str, TriggerState] = {name: TriggerState() for name in version.triggers}
         self.started: set[str] = set()
         self.released: set[str] = set()
@@ -265,12 +266,20 @@ class Processor:
             self.phase = Phase.READY
         elif event == "failed":
             self.failure = Failure(str(message.get("code", "")), str(message.get("what", "")))
+        elif event == "failing":
+            self._heard_failing(str(message.get("pool", "")), str(message.get("why", "")))
         elif event == "statistics":
             self._answer(message)
             return
         elif trigger is not None:
             self._heard_of(trigger, message)
         self._changed()
+
+    def _heard_failing(self, pool: str, why: str) -> None:
+        if why:
+            self.failing[pool] = why
+        else:
+            self.failing.pop(pool, None)
 
     def _heard_of(self, trigger: TriggerState, message: Message) -> None:
         match message["event"]:

@@ -32,6 +32,7 @@ class FakeProcessor:
         self.since = world.now
         self.pid = 1
         self.exit_code: int | None = None
+        self.failing: dict[str, str] = {}
         self.told: list[str] = []
         self.due: float | None = None
 
