@@ -46,7 +46,7 @@ async def run_agent(configuration: Configuration, fork: Fork | None = None) -> N
         if state != run:
             stack.enter_context(locked(state, "--state-dir"))
         given = configuration.supervisor
-        starts = Starts(state / "starts.json", given.safe_mode_starts, float(given.safe_mode_within))
+        starts = Starts(state / "starts.json", given.safe_mode_starts, float(given.safe_mode_within), atomic.write)
         try:
             if why := starts.begin():
                 await _serve_safely(configuration, why, run, signals)

@@ -17,8 +17,6 @@ from typing import Any
 import msgspec
 from loguru import logger
 
-from agent.store import atomic
-
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -35,12 +33,20 @@ def since_boot() -> float:
 
 
 class Starts:
-    """In `file`. `most` starts within `within_s` seconds are a loop; 0: never."""
+    """In `file`, written with `write`. `most` starts within `within_s` seconds are a loop; 0: never."""
 
-    def __init__(self, file: Path, most: int, within_s: float, now: Callable[[], float] = since_boot) -> None:
+    def __init__(
+        self,
+        file: Path,
+        most: int,
+        within_s: float,
+        write: Callable[[Path, bytes], None],
+        now: Callable[[], float] = since_boot,
+    ) -> None:
         self._file = file
         self._most = most
         self._within_s = within_s
+        self._replace = write
         self._now = now
 
     def begin(self) -> str:
@@ -69,7 +75,7 @@ class Starts:
 
     def _write(self, recorded: Recorded) -> None:
         try:
-            atomic.write(self._file, msgspec.json.encode(recorded))
+            self._replace(self._file, msgspec.json.encode(recorded))
         except OSError as error:  # a full disk is no reason not to start
             logger.warning("a start of the agent cannot be recorded", file=str(self._file), reason=str(error))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.store import atomic
 from agent.supervisor.metrics import exposition
 from agent.supervisor.safe_mode import SafeMode, Starts
 
@@ -18,7 +19,7 @@ class Clock:
 
 def starts(folder: Path, clock: Clock, most: int = 3) -> Starts:
     """As each new process of the agent makes it."""
-    return Starts(folder / "starts.json", most, 60.0, clock)
+    return Starts(folder / "starts.json", most, 60.0, atomic.write, clock)
 
 
 def test_so_many_starts_in_a_short_time_are_a_loop(tmp_path: Path) -> None:
