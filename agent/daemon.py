@@ -26,7 +26,7 @@ from agent.store import atomic
 from agent.store.generations import Generations
 from agent.store.lock import locked
 from agent.store.ports import RememberedPorts
-from agent.supervisor.admin import open_admin
+from agent.supervisor.admin import Reported, open_admin
 from agent.supervisor.backoff import Policy
 from agent.supervisor.notify import notify
 from agent.supervisor.process import COMMAND, Fork, Launcher
@@ -48,39 +48,31 @@ async def run_agent(configuration: Configuration, fork: Fork | None = None) -> N
         given = configuration.supervisor
         starts = Starts(state / "starts.json", given.safe_mode_starts, float(given.safe_mode_within), atomic.write)
         try:
-            if why := starts.begin():
-                await _serve_safely(configuration, why, run, signals)
-                starts.end()
-            if not signals.stop.is_set():
-                await _serve(configuration, functions, state, run, signals, fork)
+            await _serve(configuration, functions, state, run, signals, fork, starts)
         except BaseExceptionGroup as group:
             reason = _reason(group)
             if isinstance(reason, AgentError):
-                starts.end()
+                starts.end()  # said, and for a person to mend: not a loop
             raise reason from group
         except AgentError:
-            starts.end()  # said, and for a person to mend: not a loop
+            starts.end()
             raise
         starts.end()
 
 
-async def _serve_safely(configuration: Configuration, why: str, run: Path, signals: _Signals) -> None:
-    """Admin listener only, until a signal: SIGHUP goes on to the functions."""
+async def _safely(safe: SafeMode, signals: _Signals) -> None:
+    """Wait with the functions until SIGHUP, or the end."""
     hung_up = asyncio.Event()
-    subject = SafeMode(why)
     signals.on_hangup = hung_up.set
-    logger.error("starting in safe mode", state=subject.why)
-    async with open_admin(configuration.admin.host, configuration.admin.port, subject) as address:
-        _announce(run, address)
-        notify("READY=1", f"STATUS={subject.why}")
-        waits = [asyncio.ensure_future(event.wait()) for event in (hung_up, signals.stop)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for item in waits:
-                item.cancel()
-            (run / "admin.json").unlink(missing_ok=True)
-    logger.info("leaving safe mode", functions="not started" if signals.stop.is_set() else "started now")
+    logger.error("starting in safe mode", state=safe.why)
+    notify("READY=1", f"STATUS={safe.why}")
+    waits = [asyncio.ensure_future(event.wait()) for event in (hung_up, signals.stop)]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for item in waits:
+            item.cancel()
+    logger.info("leaving safe mode")
 
 
 def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -93,8 +85,15 @@ def _reason(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def _serve(
-    configuration: Configuration, functions: Path, state: Path, run: Path, signals: _Signals, fork: Fork | None
+    configuration: Configuration,
+    functions: Path,
+    state: Path,
+    run: Path,
+    signals: _Signals,
+    fork: Fork | None,
+    starts: Starts,
 ) -> None:
+    why = starts.begin()
     records = Records(run / "processors")
     generations = Generations(run / "functions", state / "functions", run / "logs")
     _sweep(records, generations, run)
@@ -118,9 +117,14 @@ async def _serve(
             deployed = _Deployed(supervisor, generations)
             settle, leave_out = float(configuration.dropins.settle), configuration.dropins.ignore
             dropins = DropIns(functions, load_function, deployed, settle, leave_out)
-            signals.on_hangup = dropins.rescan
-            async with open_admin(configuration.admin.host, configuration.admin.port, supervisor) as address:
+            reported = Reported(SafeMode(why) if why else supervisor)
+            async with open_admin(configuration.admin.host, configuration.admin.port, reported) as address:
                 _announce(run, address)
+                if isinstance(reported.subject, SafeMode):
+                    await _safely(reported.subject, signals)
+                    starts.end()
+                    reported.subject = supervisor
+                signals.on_hangup = dropins.rescan
                 watching = tasks.create_task(dropins.run(lambda: _started(supervisor, functions)), name="drop-ins")
                 await signals.stop.wait()
                 notify("STOPPING=1", "STATUS=draining")

@@ -33,10 +33,28 @@ TEXT = "text/plain; charset=utf-8"
 class Subject(Protocol):
     """What is reported on; see `Supervisor`."""
 
-    stopping: bool
+    @property
+    def stopping(self) -> bool: ...
 
     async def statistics(self) -> dict[str, Any]: ...
     def unready(self) -> dict[str, str]: ...
+
+
+class Reported:
+    """A subject that can be exchanged while the listener stays open."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.subject = subject
+
+    @property
+    def stopping(self) -> bool:
+        return self.subject.stopping
+
+    async def statistics(self) -> dict[str, Any]:
+        return await self.subject.statistics()
+
+    def unready(self) -> dict[str, str]:
+        return self.subject.unready()
 
 
 @asynccontextmanager
