@@ -52,8 +52,7 @@ class FunctionLog:
             "name": self.function,
         }
         if fields:
-            with contextlib.suppress(ValueError):
-                record |= json.loads(fields)
+            record = record | _fields(fields) | record  # what it says of itself stands, whatever its fields are called
         if level >= self._level:
             self._write(worker, record)
         return record
@@ -110,6 +109,15 @@ class FunctionLog:
             os.replace(path, path.with_name(path.name + ".1"))
         self._file = path.open("a", encoding="utf-8")
         self._size = 0
+
+
+def _fields(text: bytes) -> dict[str, Any]:
+    """The record's own fields; none when they are no JSON object, or one nested too deep."""
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _readable(record: dict[str, Any]) -> str:

@@ -32,6 +32,7 @@ _BATCH_RETRY_S = 0.001  # a batch larger than the ring: the worker makes room as
 _CLOSED_BELL_S = 0.1  # between the end of the doorbell and that of its process, when all is well
 _ABANDON_S = 2.0  # SIGKILL not obeyed: the process sits in the kernel, and will not come back to its own code
 _MEMORY_LOOK_S = 10.0
+Record = tuple[int, int, int, int, str, list[tuple[str, str]], bytes]  # as ProcessorChannel.drain gives it
 _NEVER = 1 << 62
 
 
@@ -203,6 +204,9 @@ class Lane:
             self.pool.log.warning("event refused, shared memory is full", reason=str(error))
             sink.finish(job, Outcome(Result.NO_WORKER))
             return True
+        except _channel.RingBroken as error:
+            self._replace(f"broken channel: {error}")
+            return False
         if not token:
             return False
         self._next_id = id + 1
@@ -245,24 +249,33 @@ class Lane:
         elif self._leaving and not self.pending:
             self._want("idle")
 
-    def _take(self, records: list[tuple[int, int, int, int, str, list[tuple[str, str]], bytes]]) -> None:
-        for kind, id, status, nanoseconds, text, headers, body in records:
-            if kind == _channel.REPLY:
-                job = self.pending.pop(id, None)
-                if job is None:
-                    if id not in self._late:
-                        self.pool.log.warning("reply to an event this worker does not have", worker=self.index, id=id)
-                    continue
-                self._last_reply_ns = time.monotonic_ns()
-                self._learn(nanoseconds or self._last_reply_ns - job.begun_ns)
-                outcome = Outcome(Result.REPLIED, status, text, headers, body, job.logs)
-                job.sink.finish(job, outcome)
-            elif kind == _channel.LOG:
-                self._log(id, status, nanoseconds, text, body)
-            elif kind == _channel.READY:
-                self._set_ready()
-            elif kind == _channel.FAILED:
-                self._fail(body.decode(errors="replace"))
+    def _take(self, records: list[Record]) -> None:
+        for record in records:
+            try:
+                self._take_one(*record)
+            except Exception as error:
+                # A trigger's `done` raised: the records behind it are due all the same, and so is asking to be rung.
+                self._loop.call_exception_handler({"message": "a record could not be handled", "exception": error})
+
+    def _take_one(
+        self, kind: int, id: int, status: int, nanoseconds: int, text: str, headers: list[tuple[str, str]], body: bytes
+    ) -> None:
+        if kind == _channel.REPLY:
+            job = self.pending.pop(id, None)
+            if job is None:
+                if id not in self._late:
+                    self.pool.log.warning("reply to an event this worker does not have", worker=self.index, id=id)
+                return
+            self._last_reply_ns = time.monotonic_ns()
+            self._learn(nanoseconds or self._last_reply_ns - job.begun_ns)
+            outcome = Outcome(Result.REPLIED, status, text, headers, body, job.logs)
+            job.sink.finish(job, outcome)
+        elif kind == _channel.LOG:
+            self._log(id, status, nanoseconds, text, body)
+        elif kind == _channel.READY:
+            self._set_ready()
+        elif kind == _channel.FAILED:
+            self._fail(body.decode(errors="replace"))
 
     def _learn(self, handler_ns: int) -> None:
         self._handler_ns += (handler_ns - self._handler_ns) / 8

@@ -18,6 +18,7 @@ import select
 import signal
 import sys
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -182,7 +183,7 @@ def kill_workers(kills: int, begun: mmap.mmap, chance: random.Random) -> Counter
     queue: deque[int] = deque()
     last = 0
     for round in range(kills + 1):
-        fresh = chance.choice([0, 1, 5, 60])
+        fresh = chance.choice([0, 1, 5, 60]) if len(queue) < 100 else 0
         queue.extend(range(last, last := last + fresh))
         end = End(begun, chance, with_parent=chance.random() < 0.5)
         signal.setitimer(signal.ITIMER_REAL, HANG_S)
@@ -257,8 +258,9 @@ def main(arguments: list[str]) -> int:
         workers = kill_workers(kills, begun, chance)
         processors = kill_processors(kills, begun, chance)
     except Wrong as error:
-        print(f"seed {seed}: {error}", file=sys.stderr)
-        return 1
+        traceback.print_exception(error)
+        print(f"seed {seed}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # what the channels still hold is of no interest any more
     seconds = round(time.monotonic() - started, 1)
     print(json.dumps({"kills": 2 * kills, "seed": seed, "s": seconds, "worker": workers, "processor": processors}))
     return 0
