@@ -345,8 +345,8 @@ def test_calls_socket_reaches_the_function(agent):
 def test_statistics_and_metrics(agent):
     agent.write("a.yaml", function("a"))
     agent.start()
-    status = agent.serving("a")
-    assert status["triggers"]["web"]["handled"] == 7
+    agent.serving("a")
+    status = wait_until(lambda: agent.status("a") if agent.status("a")["triggers"]["web"]["handled"] == 7 else None)
     assert status["triggers"]["web"]["counters"] == {"dropped": 2}
     code, text = agent.get("/metrics")
     assert code == 200
