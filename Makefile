@@ -3,6 +3,7 @@
 # make check  style, types, warnings
 # make bench  how fast, against peers, in one run; make bench-channel the same for the channel alone
 # make fault  the long fault runs
+# make cross  the channel for arm64, armv7 and armv6; make cross-test: its tests on emulated ones
 
 VENV   ?= .venv
 PYTHON ?= python3
@@ -13,7 +14,7 @@ KEEP   := >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 C_SOURCES := shmem/channel.c shmem/record.c shmem/apart.c
 PY_C_SOURCES := shmem/pychannel.c shmem/pygather.c
 
-.PHONY: run test check bench bench-channel fault format clean tools
+.PHONY: run test check bench bench-channel fault format clean tools cross cross-test cross-served cross-tools
 
 run: $(VENV)/.demo
 	$(BIN)/headrace demo
@@ -36,6 +37,20 @@ bench-channel: $(VENV)/.bench tools
 
 fault: $(VENV)/.dev tools
 	$(BIN)/python -m pytest --timeout=1800 tests/fault
+
+cross: $(VENV)/.dev
+	$(BIN)/python -m cross.build
+
+cross-test: cross cross-tools
+	$(BIN)/python -m cross.run_tests
+
+# The whole project on emulated devices: installs from wheels alone, and a function answers.
+cross-served: cross cross-tools
+	$(BIN)/python -m cross.wheelhouse
+	$(BIN)/python -m cross.served
+
+cross-tools:
+	@command -v qemu-arm-static >/dev/null || sh tests/support/install_tools.sh qemu-user-static
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -47,15 +47,15 @@ def _wheel(target: Target) -> Path:
         copy(ROOT / name, source / name)
     for stale in source.rglob("*.so"):
         stale.unlink()
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "."]
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "."]
     command += ["-w", str(target.built), f"-C--build-option=--plat-name={target.wheel_platform}"]
-    subprocess.run(command, check=True, cwd=source, env={**os.environ, **_environment(target)})
+    subprocess.run(command, check=True, cwd=source, env={**os.environ, **compile_environment(target)})
     shutil.rmtree(source)
     (wheel,) = target.built.glob("*.whl")
     return wheel
 
 
-def _environment(target: Target) -> dict[str, str]:
+def compile_environment(target: Target) -> dict[str, str]:
     """What setuptools reads. Its search path begins with CFLAGS, so the foreign pyconfig.h is found before ours."""
     cc = " ".join(compiler(target))
     include = python_headers(target.debian)

@@ -1,7 +1,7 @@
 """Looks at what the compiler made, with readelf and nm: the right processor, no library that a device may lack.
 
-On armv6 and armv7 a 64-bit atomic, and on armv6 an 8-bit one too, may become a call into libatomic. The channel has
-32-bit atomics only, on purpose; an undefined `__atomic_*` symbol says that one of another size has slipped in.
+On armv6 and armv7 atomics of another size than 32 bits may become calls into libatomic, depending on the compiler. The
+channel has 32-bit atomics only, on purpose; an undefined `__atomic_*` symbol says that another has slipped in.
 """
 
 from __future__ import annotations

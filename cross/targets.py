@@ -7,7 +7,7 @@ is loaded into the armhf one (an armv7 processor runs armv6 code), and its C pro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -18,24 +18,29 @@ GLIBC = "2.17"
 """The oldest C library our builds run on: what manylinux_2_17 wheels promise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Target:
     """One kind of device."""
 
     name: str
+    machine: str
+    """`uname -m` on the device."""
+    wheel_platform: str
+    elf_cpu: str = ""
+    """`Tag_CPU_arch` of the ELF attributes; arm64 has none."""
+
     zig: str
     """Start of zig's target triple; the C library is added by who compiles."""
-    abi: str
+    abi: str = ""
     """`gnu` and `musl` get this ending in zig's triple."""
-    cpu: str
-    """zig's name of the oldest processor the code must run on; empty for the architecture's base line."""
+    cpu: str = ""
+    """zig's name of the oldest processor the code must run on; empty: the architecture's base line."""
+
     debian: str
-    wheel_platform: str
+    multiarch: str
     qemu: str
     qemu_cpu: str
-    """What our static programs are run on. Debian's Python runs on qemu's default, since armhf is armv7 throughout."""
-    elf_cpu: str
-    """`Tag_CPU_arch` of the ELF attributes; empty where there are none."""
+    """What our static programs run on. Debian's Python runs on qemu's default, since armhf is armv7 throughout."""
 
     @property
     def built(self) -> Path:
@@ -57,15 +62,38 @@ class Target:
         return WORK / "userland" / self.debian
 
 
-TARGETS = {
-    target.name: target
-    for target in (
-        Target("arm64", "aarch64-linux", "", "", "arm64", "manylinux_2_17_aarch64", "aarch64", "cortex-a53", ""),
-        Target("armv7", "arm-linux", "eabihf", "", "armhf", "manylinux_2_17_armv7l", "arm", "cortex-a7", "v7"),
-        # PyPI knows no armv6 wheels, so the tag is the plain one that pip on such a device asks for.
-        Target("armv6", "arm-linux", "eabihf", "arm1176jzf_s", "armhf", "linux_armv6l", "arm", "arm1176", "v6"),
-    )
-}
+_ARM64 = Target(
+    name="arm64",
+    machine="aarch64",
+    wheel_platform="manylinux_2_17_aarch64",
+    zig="aarch64-linux",
+    debian="arm64",
+    multiarch="aarch64-linux-gnu",
+    qemu="aarch64",
+    qemu_cpu="cortex-a53",
+)
+_ARMV7 = Target(
+    name="armv7",
+    machine="armv7l",
+    wheel_platform="manylinux_2_17_armv7l",
+    elf_cpu="v7",
+    zig="arm-linux",
+    abi="eabihf",
+    debian="armhf",
+    multiarch="arm-linux-gnueabihf",
+    qemu="arm",
+    qemu_cpu="cortex-a7",
+)
+_ARMV6 = replace(
+    _ARMV7,
+    name="armv6",
+    machine="armv6l",
+    wheel_platform="linux_armv6l",  # no index knows armv6, so this is the plain tag that pip on such a device asks for
+    elf_cpu="v6",
+    cpu="arm1176jzf_s",
+    qemu_cpu="arm1176",
+)
+TARGETS = {target.name: target for target in (_ARM64, _ARMV7, _ARMV6)}
 
 
 def chosen(names: list[str]) -> Iterator[Target]:
