@@ -12,6 +12,8 @@ import mmap
 import os
 import random
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +25,7 @@ from loguru import logger
 
 from agent.model.event import Result
 from shmem.segment import FOLDER
+from tests.support.c_program import ROOT
 from tests.support.eventually import eventually
 from tests.support.processor import RunningProcessor, running
 
@@ -61,12 +64,12 @@ def log_lines() -> Iterator[list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def watched(folder: Path, code: str, **spec: Any) -> AsyncIterator[tuple[RunningProcessor, list[str]]]:
+async def watched(folder: Path, code: str, workers: int = 1, **spec: Any) -> AsyncIterator[tuple[RunningProcessor, list[str]]]:
     """A processor, and what nobody caught in its loop: asserted to be nothing at the end."""
     uncaught: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))
     with log_lines() as lines:
-        async with running(folder, code, spec=spec) as f:
+        async with running(folder, code, spec=spec, numWorkers=workers) as f:
             yield f, lines
     assert uncaught == []
 
@@ -96,7 +99,7 @@ async def test_bytes_flipped_in_a_live_segment(tmp_path: Path, capsys: pytest.Ca
     chance = random.Random(5)
     results: Counter[str] = Counter()
     slowest, flips, until = 0.0, 0, time.monotonic() + FUZZ_S
-    async with watched(tmp_path, ECHO, eventTimeout="500ms") as (f, lines):
+    async with watched(tmp_path, ECHO, workers=3, eventTimeout="150ms") as (f, lines):
         while time.monotonic() < until:
             begun = time.monotonic()
             outcomes = [f.start(os.urandom(chance.choice([0, 10, 500, 5000]))) for _ in range(chance.randrange(1, 30))]
@@ -117,6 +120,14 @@ async def test_bytes_flipped_in_a_live_segment(tmp_path: Path, capsys: pytest.Ca
     assert served
     assert any("broken channel" in line for line in replaced)
     assert segments() == []
+
+
+def test_a_segment_written_to_by_another_process_all_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "tests.fault.scribble_rounds", str(FUZZ_S)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=FUZZ_S + 60)
+    with capsys.disabled():
+        print(f"\n{done.stdout}")
+    assert done.returncode == 0, done.stderr
 
 
 async def eventually_served(f: RunningProcessor) -> bool:
