@@ -347,14 +347,20 @@ static PyObject *record_tuple(struct processor_channel *self, const struct ring_
 	return tuple;
 }
 
-static PyObject *processor_drain(PyObject *object, PyObject *arguments)
+static PyObject *processor_drain(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
 	struct processor_channel *self = processor_of(object);
 	struct ring_record record;
 	PyObject *list;
-	int limit = 64;
+	long limit = 64;
 
-	if (self == NULL || !PyArg_ParseTuple(arguments, "|i", &limit))
+	if (self == NULL)
+		return NULL;
+	if (count > 1) {
+		PyErr_SetString(PyExc_TypeError, "drain takes at most one argument");
+		return NULL;
+	}
+	if (count == 1 && (limit = PyLong_AsLong(arguments[0])) == -1 && PyErr_Occurred())
 		return NULL;
 	list = PyList_New(0);
 	while (list != NULL && limit-- > 0) {
@@ -420,7 +426,7 @@ static PyMethodDef processor_methods[] = {
     {"limit", processor_limit, METH_VARARGS, "See _channel.pyi."},
     {"put_control", processor_put_control, METH_VARARGS, "See _channel.pyi."},
     {"begun", processor_begun, METH_O, "See _channel.pyi."},
-    {"drain", processor_drain, METH_VARARGS, "See _channel.pyi."},
+    {"drain", (PyCFunction)(void (*)(void))processor_drain, METH_FASTCALL, "See _channel.pyi."},
     {"sleep", processor_sleep, METH_NOARGS, "See _channel.pyi."},
     {"awake", processor_awake, METH_NOARGS, "See _channel.pyi."},
     {"close", processor_close, METH_NOARGS, "See _channel.pyi."},
@@ -552,6 +558,14 @@ static void worker_dealloc(PyObject *object)
 	channel_free(object);
 }
 
+/* Only this side writes it, so a load and a store do: an atomic addition would hold up the core. */
+static void grow_beat(struct worker_channel *self)
+{
+	uint32_t beat = atomic_load_explicit(&self->header->beat, memory_order_relaxed);
+
+	atomic_store_explicit(&self->header->beat, beat + 1, memory_order_relaxed);
+}
+
 static int begin_record(struct worker_channel *self, uint32_t *head_bytes)
 {
 	struct record_parts parts;
@@ -571,13 +585,30 @@ static int begin_record(struct worker_channel *self, uint32_t *head_bytes)
 	atomic_store_explicit(&self->header->hand_since_ms, (uint32_t)(self->begun_ns / 1000000u),
 	                      memory_order_relaxed);
 	atomic_store_explicit(&self->header->in_hand, 1, memory_order_relaxed);
-	atomic_fetch_add_explicit(&self->header->beat, 1, memory_order_relaxed);
+	grow_beat(self);
 	/* release: a processor that reads this after our death must not deal an event again whose
 	 * handler had begun; the store comes before the handler's first instruction in program
 	 * order, and is in memory once we are dead. */
 	atomic_store_explicit(&self->header->taken, self->events.own + self->record.size,
 	                      memory_order_release);
 	return 1;
+}
+
+/* What take() gives. Built by hand: reading a format string costs more than making the objects. */
+static PyObject *taken_tuple(const struct worker_channel *self, uint32_t head_bytes)
+{
+	const char *head = (const char *)self->record.bytes + CHANNEL_RECORD_HEADER;
+	PyObject *fields[4] = {PyLong_FromLong(self->record.kind),
+	                       PyLong_FromLong(self->record.flags),
+	                       PyLong_FromUnsignedLongLong(self->record.id),
+	                       PyBytes_FromStringAndSize(head, (Py_ssize_t)head_bytes)};
+	PyObject *tuple = NULL;
+
+	if (fields[0] != NULL && fields[1] != NULL && fields[2] != NULL && fields[3] != NULL)
+		tuple = PyTuple_Pack(4, fields[0], fields[1], fields[2], fields[3]);
+	for (int index = 0; index < 4; index++)
+		Py_XDECREF(fields[index]);
+	return tuple;
 }
 
 static PyObject *worker_take(PyObject *object, PyObject *unused)
@@ -597,10 +628,7 @@ static PyObject *worker_take(PyObject *object, PyObject *unused)
 		Py_RETURN_NONE;
 	if (status != RING_OK || !begin_record(self, &head_bytes))
 		return raise_status(RING_BROKEN);
-	return Py_BuildValue("iiKy#", (int)self->record.kind, (int)self->record.flags,
-	                     (unsigned long long)self->record.id,
-	                     (const char *)self->record.bytes + CHANNEL_RECORD_HEADER,
-	                     (Py_ssize_t)head_bytes);
+	return taken_tuple(self, head_bytes);
 }
 
 static int open_body(struct worker_channel *self)
@@ -713,13 +741,17 @@ static PyObject *worker_release(PyObject *object, PyObject *unused)
 	Py_RETURN_NONE;
 }
 
-static PyObject *worker_wait(PyObject *object, PyObject *arguments)
+static PyObject *worker_wait(PyObject *object, PyObject *const *arguments, Py_ssize_t count)
 {
 	struct worker_channel *self = (struct worker_channel *)object;
 	double timeout_s = -1.0;
 	enum ring_status status;
 
-	if (!PyArg_ParseTuple(arguments, "|d", &timeout_s))
+	if (count > 1) {
+		PyErr_SetString(PyExc_TypeError, "wait takes at most one argument");
+		return NULL;
+	}
+	if (count == 1 && (timeout_s = PyFloat_AsDouble(arguments[0])) == -1.0 && PyErr_Occurred())
 		return NULL;
 	do {
 		Py_BEGIN_ALLOW_THREADS;
@@ -729,7 +761,7 @@ static PyObject *worker_wait(PyObject *object, PyObject *arguments)
 		if (status == RING_INTERRUPTED && PyErr_CheckSignals() < 0)
 			return NULL;
 	} while (status == RING_INTERRUPTED);
-	atomic_fetch_add_explicit(&self->header->beat, 1, memory_order_relaxed);
+	grow_beat(self);
 	if (status == RING_OK || status == RING_TIMEOUT)
 		return PyBool_FromLong(status == RING_OK);
 	return raise_status(status);
@@ -747,7 +779,7 @@ static PyObject *worker_awake(PyObject *object, PyObject *unused)
 	struct ring_record record;
 
 	(void)unused;
-	atomic_fetch_add_explicit(&self->header->beat, 1, memory_order_relaxed);
+	grow_beat(self);
 	if (ring_awake(&self->events) != RING_OK && ring_peek(&self->events, &record) == RING_EMPTY)
 		return raise_status(RING_CLOSED);
 	Py_RETURN_NONE;
@@ -911,7 +943,7 @@ static PyMethodDef worker_methods[] = {
     {"body", worker_body, METH_NOARGS, "See _channel.pyi."},
     {"view", worker_view, METH_NOARGS, "See _channel.pyi."},
     {"release", worker_release, METH_NOARGS, "See _channel.pyi."},
-    {"wait", worker_wait, METH_VARARGS, "See _channel.pyi."},
+    {"wait", (PyCFunction)(void (*)(void))worker_wait, METH_FASTCALL, "See _channel.pyi."},
     {"sleep", worker_sleep, METH_NOARGS, "See _channel.pyi."},
     {"awake", worker_awake, METH_NOARGS, "See _channel.pyi."},
     {"reply", (PyCFunction)(void (*)(void))worker_reply, METH_FASTCALL, "See _channel.pyi."},
@@ -1007,6 +1039,8 @@ static int module_exec(PyObject *module)
 	if (add_error(module, "RingBroken", "shmem._channel.RingBroken", &RingBroken) < 0 ||
 	    add_error(module, "RingClosed", "shmem._channel.RingClosed", &RingClosed) < 0 ||
 	    add_error(module, "NoSpace", "shmem._channel.NoSpace", &NoSpace) < 0)
+		return -1;
+	if (gather_init() < 0)
 		return -1;
 	if (add_type(module, "ProcessorChannel", &processor_spec) < 0)
 		return -1;

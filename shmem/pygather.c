@@ -19,6 +19,15 @@ static int set_bytes(struct record_bytes *bytes, const char *data, Py_ssize_t si
 	return 0;
 }
 
+static PyObject *no_text; /* the str "": one object for the whole interpreter */
+
+int gather_init(void)
+{
+	if (no_text == NULL)
+		no_text = PyUnicode_FromStringAndSize("", 0);
+	return no_text == NULL ? -1 : 0;
+}
+
 /* bytes as they are, str as UTF-8 (lone surrogates as the bytes they stand for, else as "?"). */
 int gather_text(struct gathered *held, PyObject *object, struct record_bytes *text)
 {
@@ -27,6 +36,20 @@ int gather_text(struct gathered *held, PyObject *object, struct record_bytes *te
 	Py_ssize_t size;
 	PyObject *encoded;
 
+	/* The usual cases first. Most of an event's texts are empty, and there is one empty str.
+	 * The rest are exact str: comparing types is cheaper than a call that reads a type's flags.
+	 */
+	if (object == no_text) {
+		text->data = "";
+		text->size = 0;
+		return 0;
+	}
+	if (Py_IS_TYPE(object, &PyUnicode_Type)) {
+		data = PyUnicode_AsUTF8AndSize(object, &size);
+		if (data != NULL)
+			return set_bytes(text, data, size);
+		PyErr_Clear();
+	}
 	if (PyBytes_Check(object)) {
 		if (PyBytes_AsStringAndSize(object, &raw, &size) < 0)
 			return -1;

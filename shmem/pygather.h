@@ -20,6 +20,7 @@ struct gathered {
 	char *block[2];
 };
 
+int gather_init(void); /* once, when the module is loaded */
 int gather_text(struct gathered *held, PyObject *object, struct record_bytes *text);
 int gather_pairs(struct gathered *held, int which, PyObject *pairs, struct record_bytes *block,
                  uint32_t *count);
