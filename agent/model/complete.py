@@ -14,6 +14,7 @@ from agent.model.embedded import embedded_problem
 from agent.model.findings import Findings, Place
 from agent.model.language import EXTENSIONS, extension_of, full_handler, handler_problem, language_of, runtime_problem
 from agent.model.names import FUNCTION_RULE, RESERVED, is_function_name
+from agent.model.promises import delivery_problems
 from agent.model.registry import trigger_kind
 from agent.model.runtime import languages
 from agent.model.source import source_files
@@ -183,6 +184,8 @@ class Completion:
             self.error(what, f"{key}.batch", "remove batch")
         elif item.batch.enabled and language_of(spec.runtime) != "python":
             self.error("batching is only supported for Python functions", f"{key}.batch", "remove batch")
+        for problem in delivery_problems(item):
+            self.error(problem.what, f"{key}.{problem.key}", problem.fix)
         others = [other for other, one in spec.triggers.items() if other != name and not one.shares_workers_of]
         if item.shares_workers_of and item.shares_workers_of not in others:
             fix = f"name one of {', '.join(others)}" if others else "remove this key"

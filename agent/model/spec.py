@@ -44,8 +44,51 @@ class AsyncMode(Spec, frozen=True, kw_only=True):
     max_connections_number: Annotated[int, Meta(ge=1, le=100_000)] = 1000
 
 
-Delivery = Literal["at-most-once", "at-least-once"]
-"""at-most-once: acknowledged to the source before the handler runs. at-least-once: after it has succeeded."""
+Delivery = Literal["at-most-once", "at-least-once", "effectively-once"]
+"""at-most-once: acknowledged to the source before the handler runs. at-least-once: after it has succeeded.
+effectively-once: the same, and an event whose id was handled before is acknowledged without running the handler.
+"""
+
+OrderKey = Annotated[str, Meta(pattern=r"^(topic|path|none|(header|field|body):.+)?$")]
+"""Which events keep their order: those that agree in this. `body:NAME` is a member of a JSON body."""
+
+IdSource = Annotated[str, Meta(pattern=r"^(message-id|(header|field|body):.+)?$")]
+"""Where the id of an event stands that is the same when the source sends it again."""
+
+
+class Journal(Spec, frozen=True, kw_only=True):
+    """`journal`: events are on disk before they are acknowledged or dispatched."""
+
+    commit_window: Duration | None = None  # events of so long share one write; None: 10ms where the source waits for
+    # its acknowledgement, else 100ms
+    max_bytes: Annotated[int, Meta(ge=65536, le=1 << 40)] = 64 << 20  # of events not handled yet
+    max_age: Duration = Duration(7 * 86400.0)  # of an event not handled yet; time without power does not count
+    when_full: Literal["block", "drop-oldest", "drop-newest"] = "block"
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.5  # of live events while older ones wait; 0: strictly in order
+    min_free_bytes: Annotated[int, Meta(ge=0)] = 32 << 20  # of the disk: with less, intake stops
+    min_free_percent: Annotated[float, Meta(ge=0, le=90)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.commit_window is not None and not 0 <= self.commit_window <= 1:
+            raise ValueError("commitWindow: must be from 0s to 1s")
+        if self.max_age <= 0:
+            raise ValueError("maxAge: must be more than 0s")
+
+
+class DeadLetters(Spec, frozen=True, kw_only=True):
+    """`deadLetters`: bounds of what is kept of events whose last attempt has failed; the oldest goes first."""
+
+    max_count: Annotated[int, Meta(ge=1, le=1_000_000)] = 1000
+    max_bytes: Annotated[int, Meta(ge=65536, le=1 << 40)] = 16 << 20
+    max_age: Duration = Duration(30 * 86400.0)
+
+
+class IdWindow(Spec, frozen=True, kw_only=True):
+    """`ids`: how long the ids of finished events are kept, under effectively-once."""
+
+    max_count: Annotated[int, Meta(ge=1, le=10_000_000)] = 10_000  # about 120 bytes of memory each
+    max_age: Duration = Duration(86400.0)
+    max_answer_bytes: Annotated[int, Meta(ge=0, le=1 << 24)] = 65536  # of a reply kept for a repeated HTTP request
 
 
 class TriggerSpec(Spec, frozen=True, kw_only=True):
@@ -74,9 +117,16 @@ class TriggerSpec(Spec, frozen=True, kw_only=True):
     retry_delay: Duration = Duration(0.2)  # of the second attempt; doubles, jittered, up to max_retry_delay
     max_retry_delay: Duration = Duration(30.0)
     queue_size: Annotated[int, Meta(ge=1, le=1_000_000)] = 1024  # events waiting in front of the workers
+    order_key: OrderKey = ""  # empty: the kind's default
+    journal: bool | Journal = False
+    dead_letters: bool | DeadLetters = True
+    id_from: IdSource = ""  # empty: the kind's default
+    ids: IdWindow = IdWindow()
     shares_workers_of: str = ""  # name of the trigger whose workers this one uses; set on the added `default-http`
 
     default_delivery: ClassVar[Delivery] = "at-most-once"  # overridden where the source can redeliver
+    default_order_key: ClassVar[str] = "none"  # overridden where the source has an order
+    default_id_from: ClassVar[str] = ""  # overridden where the source has ids
 
     @property
     def availability_timeout_s(self) -> float:
@@ -91,8 +141,20 @@ class TriggerSpec(Spec, frozen=True, kw_only=True):
 
     @property
     def promise(self) -> Delivery:
-        """The delivery that holds: the given one, else the kind's default."""
+        """The delivery that holds: the given one, else the kind's default; out of a journal, at least once."""
+        if self.delivery is None and self.journal and self.default_delivery == "at-most-once":
+            return "at-least-once"
         return self.delivery or self.default_delivery
+
+    @property
+    def journal_keys(self) -> Journal:
+        """What `journal` says, or its defaults where it is `true` or `false`."""
+        return self.journal if isinstance(self.journal, Journal) else Journal()
+
+    @property
+    def redelivers(self) -> bool:
+        """The source keeps what was not acknowledged."""
+        return self.default_delivery != "at-most-once"
 
 
 class EnvironmentVariable(Spec, frozen=True, kw_only=True):

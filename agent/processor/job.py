@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.model.event import Event
+from agent.model.event import Event, Text
 from agent.model.sink import Done
 
 if TYPE_CHECKING:
@@ -17,12 +17,15 @@ class Job:
     __slots__ = (
         "attempts",
         "begun_ns",
+        "buried",
         "done",
         "event",
         "expires",
         "id",
+        "key",
         "logs",
         "patient",
+        "retry",
         "sink",
         "started_ns",
         "token",
@@ -33,7 +36,10 @@ class Job:
         self.done = done
         self.sink = sink
         self.started_ns = now_ns  # monotonic, when the trigger handed it over
-        self.patient = patient  # waits for a worker as long as it takes
+        self.patient = patient  # delivered, not dispatched: waits for a worker as long as it takes
+        self.retry = False  # an attempt that fails is made again
+        self.buried = False  # it comes out of the dead letters
+        self.key: Text = b""  # the order key it holds
         self.attempts = 1
         self.id = 0  # of the record, while in a lane
         self.token = 0  # what put_event returned

@@ -20,13 +20,14 @@ from agent.model.errors import AgentError
 from agent.model.registry import trigger_kind
 from agent.model.spec import TriggerSpec
 from agent.processor.config import ProcessorConfig
+from agent.processor.delivery.delivery import Delivery
 from agent.processor.function_log import FunctionLog
 from agent.processor.limits.limits import Limits
 from agent.processor.link import Link, Report
 from agent.processor.nursery import WorkerNursery
 from agent.processor.pool import Pool
 from agent.processor.pools import make_pools
-from agent.processor.sink import TriggerSink
+from agent.processor.sink import TriggerSink, sink_class
 
 _ORPHANED_S = 2.0  # to drain when the agent is gone: its successor waits for us
 _STABLE_S = 30.0
@@ -46,6 +47,7 @@ class Processor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._link: Link | None = None
         self._limits: Limits | None = None
+        self._delivery: Delivery
         self._pools: list[Pool] = []
         self._readiness: asyncio.Task[None] | None = None
         self._started = time.monotonic()
@@ -92,6 +94,8 @@ class Processor:
         name, spec = self.config.function.metadata.name, self.config.function.spec
         function_log = FunctionLog(name, spec.log_level, self.config.log_file)
         stack.callback(function_log.close)
+        delivery = Delivery(self.config.state_dir, self._specs, self.log)
+        stack.push_async_callback(delivery.close)  # after the workers: what they still finish is still written
         nursery = WorkerNursery(self.config.nursery_fd) if self.config.nursery_fd >= 0 else None
         if nursery:
             stack.callback(nursery.close)
@@ -106,7 +110,8 @@ class Processor:
             return failure
         if self._stop.is_set():
             return None
-        self._make_sinks(pools)
+        self._delivery = delivery
+        self._make_sinks(pools, delivery)
         self.log.info("function is ready", workers=sum(len(p.lanes) for p in self._pools), seconds=self._age())
         self.report({"event": "ready"})
         async with asyncio.TaskGroup() as triggers:
@@ -135,12 +140,12 @@ class Processor:
         for pool in self._pools:
             await pool.ready(self.config.function.spec.readiness_timeout_s)
 
-    def _make_sinks(self, pools: dict[str, Pool]) -> None:
+    def _make_sinks(self, pools: dict[str, Pool], delivery: Delivery) -> None:
         for spec in self._specs.values():
             state_dir = self.config.state_dir / spec.name
             state_dir.mkdir(parents=True, exist_ok=True)
             kind = trigger_kind(spec.kind).name
-            self.sinks[spec.name] = TriggerSink(
+            self.sinks[spec.name] = sink_class(spec)(
                 spec,
                 kind,
                 self.config.function.metadata.name,
@@ -149,7 +154,9 @@ class Processor:
                 listeners=self.config.listeners.get(spec.name, []),
                 log=self.log.bind(trigger=spec.name),
                 report=self.report,
+                delivery=delivery,
             )
+        delivery.start(self.sinks)
 
     # ------------------------------------------------------------------------------------------------ triggers
 
@@ -183,6 +190,7 @@ class Processor:
     async def _stop_triggers(self) -> None:
         """Bounded: each trigger gets the grace to finish what is in flight, then is cancelled a second time."""
         self.log.info("draining")
+        self._delivery.hurry()
         for name, sink in self.sinks.items():
             sink.stop_retrying()
             if name in self._tasks:
@@ -222,7 +230,7 @@ class Processor:
     def statistics(self) -> dict[str, Any]:
         """Counts and latencies of every trigger, and what the workers are doing."""
         return {
-            "triggers": {name: sink.statistics.as_dict() for name, sink in self.sinks.items()},
+            "triggers": {name: sink.statistics.as_dict() | sink.gauges() for name, sink in self.sinks.items()},
             "workers": [
                 {
                     "pool": pool.name,

@@ -1,6 +1,7 @@
 """The sink: one trigger's way into the function. See agent.model.sink for what it promises to a trigger.
 
-Flow: trigger -> [sink] -> pool -> lane; the outcome comes back through `finish`.
+Flow: trigger -> [sink] -> line (where an order is kept) -> pool -> lane; the outcome comes back through `finish`.
+Events that must outlive the processor go through `agent.processor.delivery.durable`, which builds on this.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 from agent.model.event import NOW, Event, Outcome, Result
 from agent.model.sink import Done
 from agent.model.spec import TriggerSpec
+from agent.processor.delivery.codec import late_event
+from agent.processor.delivery.delivery import Delivery
+from agent.processor.delivery.line import Line
+from agent.processor.delivery.pick import picker
 from agent.processor.job import Group, Job
 from agent.processor.pool import Pool
 from agent.processor.statistics import TriggerStatistics
@@ -23,11 +28,26 @@ from agent.processor.statistics import TriggerStatistics
 if TYPE_CHECKING:
     from loguru import Logger
 
-_RETRIABLE = (Result.REPLIED, Result.TIMED_OUT, Result.WORKER_DIED, Result.NO_WORKER)
+    from agent.processor.delivery.store import Kept
+
+_MENDABLE = (Result.REPLIED, Result.TIMED_OUT, Result.WORKER_DIED, Result.NO_WORKER, Result.TOO_LARGE)
+"""How an attempt can fail so that the event needs another, or a place among the dead letters."""
+
+
+def sink_class(spec: TriggerSpec) -> type[TriggerSink]:
+    """What a trigger with these keys needs."""
+    if not spec.journal and spec.promise != "effectively-once":
+        return TriggerSink
+    from agent.processor.delivery.durable import DurableSink  # late: few functions need it
+
+    return DurableSink
 
 
 class TriggerSink:
     """Implements agent.model.sink.Sink for one trigger over one pool."""
+
+    durable = False
+    journalled = False
 
     def __init__(
         self,
@@ -40,6 +60,7 @@ class TriggerSink:
         listeners: Sequence[socket.socket],
         log: Logger,
         report: Callable[[dict[str, Any]], None],
+        delivery: Delivery,
     ) -> None:
         self.name = spec.name
         self.kind = kind
@@ -62,14 +83,39 @@ class TriggerSink:
         self._batch: Group = []
         self._batch_timer: asyncio.TimerHandle | None = None
         self._retries: dict[asyncio.TimerHandle, Job] = {}
+        self._delivery = delivery
+        self._line = self._make_line()
+
+    def _make_line(self) -> Line | None:
+        """Where there is an order to keep: strictly where it was asked for, else as far as it costs nothing."""
+        spec = self._spec
+        key_of = picker(spec.order_key or (spec.default_order_key if spec.promise != "at-most-once" else "none"))
+        if key_of is None or self.batches:
+            return None
+        alone = len(self._pool.lanes) == 1 and self._pool.in_flight_limit == 1
+        return Line(self._submit, self._pool.lanes, key_of, strict=bool(spec.order_key) or not alone)
 
     # ------------------------------------------------------------------------------------------- handing over
 
     def dispatch(self, event: Event, done: Done) -> None:
-        self._begin(event, done, patient=False)
+        self._submit(self._begin(event, done, patient=False))
 
     def deliver(self, event: Event, done: Done) -> None:
-        self._begin(event, done if self._spec.promise == "at-most-once" else _Retry(done), patient=True)
+        job = self._begin(event, done, patient=True)
+        job.retry = self._spec.promise != "at-most-once"
+        if self._line is None:
+            self._submit(job)
+        else:
+            self._line.enter(job)
+
+    def replay(self, event: Event, attempts: int, done: Done) -> None:
+        """Handle a dead letter again; it comes back here only with its last outcome."""
+        job = self._begin(late_event(event, attempts), done, patient=True)
+        job.retry = job.buried = True
+        if self._line is None:
+            self._submit(job)
+        else:
+            self._line.enter(job)
 
     async def send(self, event: Event) -> Outcome:
         await self.room()
@@ -77,11 +123,13 @@ class TriggerSink:
         self.deliver(event, lambda result: None if outcome.done() else outcome.set_result(result))
         return await outcome
 
-    def _begin(self, event: Event, done: Done, patient: bool) -> None:
+    def _begin(self, event: Event, done: Done, patient: bool) -> Job:
         if event.timestamp_ns == NOW:
             event.timestamp_ns = time.time_ns()
-        job = Job(event, done, self, time.monotonic_ns(), patient)
         self._in_flight += 1
+        return Job(event, done, self, time.monotonic_ns(), patient)
+
+    def _submit(self, job: Job) -> None:
         if self.batches:
             self._collect(job)
         else:
@@ -104,14 +152,21 @@ class TriggerSink:
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """One attempt has ended. Called by lanes and pools, once a job."""
-        statistics = self.statistics
-        if isinstance(job.done, _Retry) and self._retriable(job, outcome):
-            if not self._stopping:
-                statistics.retried += 1
-                self._again_later(job)
-                return
-            outcome = Outcome(Result.STOPPED)
+        if job.patient:
+            self._delivered(job, outcome)
+        else:
+            self._end(job, outcome)
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        """The event has ended."""
+        self._record(job, outcome)
         self._in_flight -= 1
+        if self._waiting:
+            self._changed.set()
+        job.done(outcome)
+
+    def _record(self, job: Job, outcome: Outcome) -> None:
+        statistics = self.statistics
         outcome.attempts = job.attempts
         if outcome.ok:
             statistics.handled += 1
@@ -120,9 +175,6 @@ class TriggerSink:
             statistics.failed += 1
             statistics.by_result[outcome.result.value] += 1
         statistics.latency.record(time.monotonic_ns() - job.started_ns)
-        if self._waiting:
-            self._changed.set()
-        job.done(outcome)
 
     # -------------------------------------------------------------------------------------------- back-pressure
 
@@ -148,20 +200,55 @@ class TriggerSink:
 
     # -------------------------------------------------------------------------------------------------- retries
 
-    def _retriable(self, job: Job, outcome: Outcome) -> bool:
-        return not outcome.ok and outcome.result in _RETRIABLE and job.attempts < self._spec.max_attempts
+    def _delivered(self, job: Job, outcome: Outcome) -> None:
+        """An attempt of a delivered event has ended: another one, the dead letters, or the end."""
+        line = self._line
+        if job.retry and not outcome.ok and outcome.result in _MENDABLE:
+            if job.attempts < self._spec.max_attempts and outcome.result is not Result.TOO_LARGE:
+                if not self._stopping:
+                    self._again_later(job)
+                    return
+                outcome = Outcome(Result.STOPPED)
+            elif self._spec.dead_letters and not job.buried:
+                if line is not None:
+                    line.left(job)
+                self._bury(job, outcome)
+                return
+        if line is not None:
+            line.left(job)
+            if outcome.result is Result.STOPPED:
+                self._stop_line(line)
+        self._end(job, outcome)
 
     def _again_later(self, job: Job) -> None:
+        self.statistics.retried += 1
         delay_s = min(self._spec.retry_delay * 2 ** (job.attempts - 1), self._spec.max_retry_delay)
         job.attempts += 1
         job.logs = None
+        if self._line is not None and self._line.failed(job):
+            return  # an older one of its key has failed too: it comes after that
 
         def submit() -> None:
             del self._retries[handle]
-            self._pool.submit([job], self._wait_s)
+            if self._line is None:
+                self._submit(job)
+            else:
+                self._line.again(job)
 
         handle = self._loop.call_later(delay_s * random.uniform(0.5, 1.0), submit)
         self._retries[handle] = job
+
+    def _bury(self, job: Job, outcome: Outcome) -> None:
+        """Out of attempts. The event ends once it is among the dead letters; where that cannot be, as never begun."""
+
+        def then(written: bool) -> None:
+            self._end(job, outcome if written else Outcome(Result.STOPPED))
+            if not written and not self._spec.redelivers:
+                self.count("dead_letters_lost")
+                self.log.error("an event is lost: it has failed and the dead letters cannot be written")
+
+        outcome.attempts = job.attempts
+        self._delivery.bury(self.name, job.event, outcome, then, received_ns=job.event.timestamp_ns)
 
     def stop_retrying(self) -> None:
         """The processor leaves. Attempts not yet made end as STOPPED: the source keeps the event for who comes next."""
@@ -169,9 +256,32 @@ class TriggerSink:
         retries, self._retries = self._retries, {}
         for handle, job in retries.items():
             handle.cancel()
-            self.finish(job, Outcome(Result.STOPPED))
+            self._stopped(job)
+        if self._line is not None:
+            if retries:
+                self._stop_line(self._line)
+            self._line.close()
+
+    def _stop_line(self, line: Line) -> None:
+        """What waits behind an event that is left to the source must be left to it too."""
+        for job in line.empty():
+            self._stopped(job)
+
+    def _stopped(self, job: Job) -> None:
+        """An event that is not with the pool is left to the source."""
+        self._end(job, Outcome(Result.STOPPED))
 
     # --------------------------------------------------------------------------------------------------- status
+
+    def opened(self, kept: Kept) -> None:
+        """The function has a store, and it is open."""
+
+    def store_changed(self, trouble: str) -> None:
+        """Only who needs the store for every event minds."""
+
+    def gauges(self) -> dict[str, Any]:
+        """What there is now, beside what was counted."""
+        return {}
 
     def count(self, what: str, n: int = 1) -> None:
         self.statistics.counters[what] += n
@@ -194,15 +304,3 @@ class TriggerSink:
         if not self._released:
             self._released = True
             self._report({"event": "released", "trigger": self.name})
-
-
-class _Retry:
-    """Marks the `done` of an event under at-least-once: attempts that fail are made again."""
-
-    __slots__ = ("_done",)
-
-    def __init__(self, done: Done) -> None:
-        self._done = done
-
-    def __call__(self, outcome: Outcome) -> None:
-        self._done(outcome)

@@ -41,6 +41,8 @@ class FileSpec(TriggerSpec, frozen=True, kw_only=True):
     error_to: str = ""
 
     default_delivery: ClassVar[Delivery] = "at-least-once"
+    default_order_key: ClassVar[str] = "path"
+    default_id_from: ClassVar[str] = "message-id"
 
     def __post_init__(self) -> None:
         """Raise ValueError, which `load` turns into a SpecError that says where the trigger stands."""

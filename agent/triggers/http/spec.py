@@ -5,7 +5,7 @@ Flow: function.yaml -> [this] -> trigger.py. Promise: past here every value is r
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Meta, field
@@ -40,6 +40,8 @@ class Tls(Spec, frozen=True, kw_only=True):
 
 class HttpSpec(TriggerSpec, frozen=True, kw_only=True):
     """Keys of an http trigger; see README.md beside this file."""
+
+    default_id_from: ClassVar[str] = "header:Idempotency-Key"
 
     port: Port = 0
     host: str = "127.0.0.1"

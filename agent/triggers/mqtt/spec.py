@@ -53,6 +53,8 @@ class MqttSpec(TriggerSpec, frozen=True, kw_only=True):
     """nuclio's keys (`subscriptions`, `clientID`, `protocolVersion`) and what it lacks."""
 
     default_delivery: ClassVar[Delivery] = "at-least-once"
+    default_order_key: ClassVar[str] = "topic"
+    default_id_from: ClassVar[str] = "header:id"
 
     subscriptions: list[Subscription] = field(default_factory=list)
     client_id: str = ""  # empty: headrace-<function>-<trigger>-<device>

@@ -5,7 +5,7 @@ Flow: function.yaml -> SerialSpec -> `device` finds the port, `port` opens it, `
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -50,6 +50,8 @@ class Rs485(Spec, frozen=True, kw_only=True):
 
 class SerialSpec(TriggerSpec, frozen=True, kw_only=True):
     """One port and how its bytes become events. README.md says what every key means."""
+
+    default_order_key: ClassVar[str] = "path"
 
     device: str = ""
     match: Match | None = None
