@@ -49,9 +49,17 @@ def main() -> None:
     try:
         confine(os.environ.pop(VARIABLE))
         os.execvp(sys.argv[1], sys.argv[1:])
+    except PermissionError as error:
+        who = f"user {os.geteuid()} and group {os.getegid()}"
+        fail(f"{error.strerror}, as {who}: {error.filename or ' '.join(sys.argv[1:])}")
     except (OSError, ValueError, KeyError, IndexError) as error:
-        print(f"the worker cannot be confined: {error}", file=sys.stderr)
-        sys.exit(EXIT_UNCONFINED)
+        fail(str(error))
+
+
+def fail(why: str) -> None:
+    """The last words of this process; they become the reason why the function cannot start."""
+    print(f"the worker cannot be confined: {why}", file=sys.stderr)
+    sys.exit(EXIT_UNCONFINED)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ import sys
 
 from agent.processor.config import ProcessorConfig
 from agent.processor.main import Processor
+from shmem import _channel
 
 
 def run_to_end(config: ProcessorConfig) -> int:
     """Serve until told to stop; returns the exit code. Raises AgentError when the function cannot start."""
+    _channel.no_new_privileges()  # workers of every language inherit it
     gc.freeze()  # what is imported by now lives as long as the process
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_main(config))

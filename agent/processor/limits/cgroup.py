@@ -92,7 +92,7 @@ class Version2:
         )
 
     def kill(self, group: Path) -> None:
-        if not _try(group / "cgroup.kill", "1"):
+        if not (group / "cgroup.kill").exists() or not _try(group / "cgroup.kill", "1"):
             _kill_members(group)
 
 
@@ -129,7 +129,8 @@ class Version1:
         )
 
     def kill(self, group: Path) -> None:
-        _try(group / "pids.max", "0")  # nothing in it can start another
+        if (group / "pids.max").exists():
+            _try(group / "pids.max", "0")  # nothing in it can start another
         _kill_members(group)
 
 
@@ -186,7 +187,7 @@ def _enable(group: Path, controllers: frozenset[str]) -> None:
     order = " ".join(f"+{name}" for name in sorted(missing))
     for _ in range(_ROUNDS):
         try:
-            switch.write_text(order)
+            _write(switch, order)
             return
         except OSError as error:
             if error.errno != errno.EBUSY:
@@ -252,6 +253,10 @@ def start_time(pid: int) -> str:
 def _make(group: Path) -> Path:
     group.mkdir(exist_ok=True)
     return group
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text)
 
 
 def _try(file: Path, text: str) -> bool:

@@ -49,6 +49,7 @@ class Settings:
 def run(protocol: Any, settings: Settings) -> int:
     """Serve until the end; the exit code. `protocol` is the channel's extension module."""
     protocol.die_with_parent(settings.worker["parent_pid"])
+    protocol.no_new_privileges()  # for good, whatever the function starts
     channel = protocol.WorkerChannel(settings.segment, settings.event_fd, settings.reply_fd)
     output = ChannelOutput(channel)
     _keep_for_this_process(settings, output)
