@@ -37,7 +37,7 @@ def start(run: Run) -> socket.socket:
     sys.stdout.flush()
     sys.stderr.flush()
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # here, not after: a collection touches, and so copies, all it looks at
     if os.fork() == 0:
         ours.close()
         _serve(theirs, run)

@@ -38,6 +38,7 @@ BELLS_AND_STREAMS = 4
 def start() -> socket.socket:
     """Fork the nursery of this process, which must have a single thread. Returns the socket to ask it through."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    gc.freeze()  # here, not after: a collection touches, and so copies, all it looks at
     pid = os.fork()
     if pid == 0:
         ours.close()
@@ -49,9 +50,10 @@ def start() -> socket.socket:
 def _serve(control: socket.socket) -> NoReturn:
     """Until the agent is gone, and then until the last processor is."""
     _withdraw("headrace-wnurse")
+    gc.disable()
     _preload()
-    gc.collect()
-    gc.freeze()  # collections in a worker do not touch, and so not copy, what all share
+    gc.freeze()
+    gc.enable()  # for the workers: this process makes no garbage
     _Nursery(control).serve()
 
 
