@@ -3,7 +3,8 @@
     python -m tests.bench.channel [--only NAMES] [--rounds N] [--quick] [--json FILE] [--write]
     python -m tests.bench.channel --compare A.json B.json
 
-NAMES: rows of registry.py and the sections `peers`, `spin`, `worker`, separated by commas. Nothing is asserted.
+NAMES, separated by commas: rows of registry.py, and the sections `peers`, `spin`, `worker`, `doorbells`.
+Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from shmem import segment
-from tests.bench.channel import registry, report, run, worker
+from tests.bench.channel import doorbells, registry, report, run, worker
 
-SECTIONS = ("peers", "spin", "worker")
+SECTIONS = ("peers", "spin", "worker", "doorbells")
 
 
 def main() -> None:
@@ -57,6 +58,8 @@ def measure(names: list[str], given: argparse.Namespace) -> dict[str, Any]:
     if "worker" in names:
         counts = (2000, 50, 200) if given.quick else (100_000, 1000, 2000)
         figures["worker"] = worker.measure(lengths.rounds, *counts)
+    if "doorbells" in names:
+        figures["doorbells"] = doorbells.measure(lengths.rounds, *(300, 20) if given.quick else (20_000, 300))
     figures["load_after"] = round(os.getloadavg()[0], 2)
     figures["took_s"] = round(time.monotonic() - began)
     segment.sweep()

@@ -4,8 +4,8 @@
  *
  * Near process and its child, the far one.  It prints both pids, then reads commands, a line each:
  * "send N", "ping N PAUSE_NS", "pace N INTERVAL_NS", "memcpy N 0".  The answer is one line: last
- * length, began, ended, CPU of near and far (all nanoseconds), context switches, then for "ping" the
- * latencies. */
+ * length, began, ended, CPU of near and far (all nanoseconds), context switches, then for "ping"
+ * the latencies. */
 #define _GNU_SOURCE
 #include <signal.h>
 #include <stdio.h>
@@ -70,7 +70,8 @@ static void put_event(struct ring *events, uint64_t id, struct record_bytes body
 }
 
 /* Wait for the next record, copy its body out; the body's length. */
-static uint64_t take(struct ring *ring, struct ring_spin *spin, struct ring_record *record, char *to)
+static uint64_t take(struct ring *ring, struct ring_spin *spin, struct ring_record *record,
+                     char *to)
 {
 	uint32_t head_bytes;
 	struct record_bytes body;
@@ -106,10 +107,9 @@ static void far_side(struct ring *events, struct ring *replies, int orders, int 
 		for (uint64_t index = 0; index < order.count; index++) {
 			answer.last = take(events, &spin, &record, body);
 			if (order.what == 'p')
-				record_put_reply(replies, CHANNEL_REPLY, 0, record.id, &reply,
-				                 nothing, nothing,
-				                 (struct record_bytes){body, (uint32_t)answer.last},
-				                 0);
+				record_put_reply(
+				    replies, CHANNEL_REPLY, 0, record.id, &reply, nothing, nothing,
+				    (struct record_bytes){body, (uint32_t)answer.last}, 0);
 			ring_release(events, record.size);
 		}
 		answer.ended = channel_now_ns();
@@ -146,7 +146,8 @@ static void ping(struct ring *events, struct ring *replies, struct ring_spin *sp
 	}
 }
 
-static void pace(struct ring *events, uint64_t count, uint64_t interval_ns, struct record_bytes body)
+static void pace(struct ring *events, uint64_t count, uint64_t interval_ns,
+                 struct record_bytes body)
 {
 	uint64_t due = channel_now_ns();
 
@@ -229,7 +230,8 @@ int main(int count, char **arguments)
 	uint32_t ring_bytes = (uint32_t)strtoul(count > 2 ? arguments[1] : "", NULL, 10);
 	uint32_t body_bytes = (uint32_t)strtoul(count > 2 ? arguments[2] : "", NULL, 10);
 	uint32_t bytes = channel_segment_bytes(ring_bytes, ring_bytes);
-	void *segment = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *segment =
+	    mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int event_bell[2], reply_bell[2], orders[2], answers[2];
 	struct sides sides = {.room = 4u << 20, .body = {calloc(1, body_bytes + 1), body_bytes}};
 	char what[16];
@@ -248,7 +250,8 @@ int main(int count, char **arguments)
 	far = fork();
 	if (far == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(orders[1]); /* if the near side ended before that: end-of-file on its orders */
+		close(
+		    orders[1]); /* if the near side ended before that: end-of-file on its orders */
 		sides.events.bell = event_bell[0];
 		sides.replies.bell = reply_bell[1];
 		close(event_bell[1]);

@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import select
-import shutil
 import subprocess
-import tempfile
 from array import array
-from pathlib import Path
 
+from tests.bench.channel.c_program import built
 from tests.bench.channel.pair import Took
 from tests.bench.channel.peer import Unfit
 
-_ROOT = Path(__file__).parents[3]
-_SOURCES = ("tests/bench/channel/floor.c", "shmem/channel.c", "shmem/record.c")
 _RING = 1 << 18
 _LARGE_RING = 8 << 20
 _PATIENCE_S = 15.0
-
-
-@functools.cache
-def program() -> Path:
-    """The compiled floor.c, made once a run. Raises Unfit without a compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        raise Unfit("no C compiler")
-    folder = tempfile.TemporaryDirectory(prefix="headrace-floor-")
-    built = Path(folder.name, "floor")
-    made = subprocess.run(
-        [compiler, "-std=gnu11", "-O2", "-Ishmem", "-o", str(built), *_SOURCES],
-        cwd=_ROOT,
-        capture_output=True,
-        text=True,
-    )
-    if made.returncode:
-        raise Unfit(f"floor.c does not compile: {made.stderr.strip()[:200]}")
-    _keep.append(folder)  # removed when the interpreter ends
-    return built
-
-
-_keep: list[tempfile.TemporaryDirectory[str]] = []
 
 
 class FloorPair:
@@ -52,7 +24,10 @@ class FloorPair:
         self.size = size
         self._memcpy = memcpy
         self._process = subprocess.Popen(
-            [program(), str(ring), str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [built("floor.c", "channel.c", "record.c"), str(ring), str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         self.near_pid, self.far_pid = self._line()
 

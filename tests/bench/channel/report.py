@@ -44,6 +44,8 @@ def text(figures: dict[str, Any]) -> str:
         parts += [_one_way(rows), _trips(rows), _costs(rows), _reasons(rows)]
     if "worker" in figures:
         parts.append(_worker(figures["worker"]))
+    if "doorbells" in figures:
+        parts.append(_doorbells(figures["doorbells"]))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -71,6 +73,8 @@ def _flat(figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
         yield from _numbers(f"{row['peer']} {row['size']}", row)
     for row in figures.get("worker", []):
         yield from _numbers(f"worker {row['case']} depth {row['depth']}", row)
+    for row in figures.get("doorbells", []):
+        yield from _numbers(f"doorbell {row.get('doorbell')} {row['case']}", row)
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -169,4 +173,16 @@ def _worker(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         case, calls = f"{row['case']}, depth {row['depth']}", row["worker_calls"]
         lines.append([case, f"{row['events_per_s']:,}", f"{row['worker_cpu_us']:g}", str(calls)])
+    return _table(head, lines)
+
+
+def _doorbells(rows: list[dict[str, Any]]) -> str:
+    head = ["Doorbell alone, round trip", "p50 us", "p99 us", "CPU us, both sides"]
+    lines = []
+    for row in rows:
+        if "why_not" in row:
+            lines.append([row["case"], row["why_not"], "", ""])
+        else:
+            name = f"{row['doorbell']}, {row['case']}"
+            lines.append([name, f"{row['p50_us']:g}", f"{row['p99_us']:g}", f"{row['cpu_us']:g}"])
     return _table(head, lines)
