@@ -55,7 +55,7 @@ def handler(context, event):
     assert (seen["agent"], seen["runtimes"]) == ("the function", "the function")
     assert seen["ours"] == []
     assert seen["term"] and seen["session"]
-    assert not set(seen["variables"]) - {"HEADRACE_PROCESSOR"}
+    assert not set(seen["variables"]) - {"HEADRACE_PROCESSOR", "HEADRACE_CHANNEL"}
     assert seen["descriptors"] <= 8
     (worker,) = agent.status("probe")["workers"]
     assert psutil.Process(worker["pid"]).parent().name() == "headrace-wnurse"  # type: ignore[union-attr]
