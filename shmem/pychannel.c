@@ -366,15 +366,24 @@ static PyObject *processor_drain(PyObject *object, PyObject *const *arguments, P
 	while (list != NULL && limit-- > 0) {
 		enum ring_status status = ring_peek(&self->replies, &record);
 		PyObject *tuple;
+		int whole;
 
 		if (status == RING_EMPTY)
 			break;
 		tuple = status == RING_OK ? record_tuple(self, &record) : raise_status(status);
-		if (tuple == NULL || PyList_Append(list, tuple) < 0)
-			Py_CLEAR(list);
+		whole = tuple != NULL && PyList_Append(list, tuple) == 0;
 		Py_XDECREF(tuple);
-		if (status == RING_OK)
+		if (whole) {
 			ring_release(&self->replies, record.size);
+			continue;
+		}
+		/* What was published before the broken record was given. It stays where it is: the
+		 * next call finds it first, and raises. */
+		if (PyList_Size(list) == 0)
+			Py_CLEAR(list);
+		else
+			PyErr_Clear();
+		break;
 	}
 	return list;
 }

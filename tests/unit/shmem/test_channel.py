@@ -16,6 +16,7 @@ from shmem.segment import FOLDER
 from tests.support.channel_pair import NO_TEXTS, Pair, channel_pair
 
 _HEAD = struct.Struct("<qqiIIII13I")
+_HEADER_BYTES = _channel.HEADER_BYTES
 _EVENT_TAIL, _EVENT_HEAD, _REPLY_TAIL = 128, 192, 320
 
 
@@ -212,6 +213,18 @@ def test_a_tail_that_cannot_be_breaks_the_channel_and_nothing_else(tail: int) ->
         struct.pack_into("<I", pair.segment.buffer, _REPLY_TAIL, tail)
         with pytest.raises(RingBroken):
             pair.processor.drain()
+
+
+def test_replies_before_a_broken_record_were_given() -> None:
+    with channel_pair() as pair:
+        for id in (1, 2, 3):
+            pair.worker.reply(id, 200, "", None, b"body of 8")
+        third = _HEADER_BYTES + 65536 + 2 * 64
+        struct.pack_into("<I", pair.segment.buffer, third, 9999)
+        assert [record[1] for record in pair.processor.drain()] == [1, 2]
+        for _ in range(2):
+            with pytest.raises(RingBroken):
+                pair.processor.drain()
 
 
 def test_a_head_that_cannot_be_breaks_the_channel_and_nothing_else() -> None:
