@@ -16,6 +16,9 @@ else
 	need openssl openssl
 	need clang-format clang-format
 	need strace strace
+	need systemd-analyze systemd
+	need spin spin
+	need gdb gdb
 	need aarch64-linux-gnu-gcc "gcc-aarch64-linux-gnu libc6-dev-arm64-cross"
 fi
 [ -n "$missing" ] || exit 0
