@@ -2,7 +2,8 @@
 # make test   everything that proves it works
 # make check  style, types, warnings
 # make bench  how fast, against peers, in one run; make bench-channel the same for the channel alone
-# make fault  the long fault runs
+# make fault  the long fault runs; each fuzzer runs FUZZ_S seconds
+# make model  the channel's waking protocol, every interleaving
 # make cross  the channel for arm64, armv7 and armv6; make cross-test: its tests on emulated ones
 
 VENV   ?= .venv
@@ -14,7 +15,7 @@ KEEP   := >$(VENV)/install.log 2>&1 || { cat $(VENV)/install.log >&2; exit 1; }
 C_SOURCES := shmem/channel.c shmem/record.c shmem/apart.c
 PY_C_SOURCES := shmem/pychannel.c shmem/pygather.c
 
-.PHONY: run test check bench bench-channel fault format clean tools cross cross-test cross-served cross-tools
+.PHONY: run test check bench bench-channel fault fault-tools model format clean tools cross cross-test cross-served cross-tools
 
 run: $(VENV)/.demo
 	$(BIN)/headrace demo
@@ -27,7 +28,7 @@ check: $(VENV)/.dev tools
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m tests.support.c_check
-	clang-format --dry-run --Werror shmem/*.c shmem/*.h
+	clang-format --dry-run --Werror shmem/*.c shmem/*.h tests/c/*.c tests/c/*.h
 
 bench: $(VENV)/.bench tools
 	$(BIN)/python -m tests.bench
@@ -35,8 +36,15 @@ bench: $(VENV)/.bench tools
 bench-channel: $(VENV)/.bench tools
 	$(BIN)/python -m tests.bench.channel $(BENCH)
 
-fault: $(VENV)/.dev tools
-	$(BIN)/python -m pytest --timeout=1800 tests/fault
+FUZZ_S ?= 600
+fault: $(VENV)/.dev tools fault-tools
+	HEADRACE_FUZZ_S=$(FUZZ_S) $(BIN)/python -m pytest --timeout=1800 tests/fault
+
+fault-tools:
+	@command -v clang >/dev/null || sh tests/support/install_tools.sh clang libclang-rt-dev
+
+model: $(VENV)/.dev tools
+	$(BIN)/python -m tests.model.check
 
 cross: $(VENV)/.dev
 	$(BIN)/python -m cross.build
@@ -55,7 +63,7 @@ cross-tools:
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-	clang-format -i shmem/*.c shmem/*.h
+	clang-format -i shmem/*.c shmem/*.h tests/c/*.c tests/c/*.h
 
 # What only tests need and pip cannot give: a broker, a pty pair, a load generator. Quiet when it is all there.
 tools:
