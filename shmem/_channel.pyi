@@ -11,6 +11,7 @@ DRAIN: Final = 5  # processor -> worker: run the drain callback, answer DRAINED
 READY: Final = 6  # worker -> processor: the handler is loaded, init_context has returned
 FAILED: Final = 7  # worker -> processor: cannot start, the payload is the reason as UTF-8
 DRAINED: Final = 8  # worker -> processor
+PUBLISH: Final = 9  # worker -> processor: what a handler sends through its context
 
 # record flags
 MORE: Final = 1  # EVENT: the next record belongs to the same batch
@@ -45,7 +46,8 @@ class ProcessorChannel:
     def limit(self, max_body: int, uid: int = -1, gid: int = -1) -> None:
         """Bytes of one event or reply, and who opens large bodies of events where the worker runs as another user.
 
-        `put_event` raises ValueError for a larger event; in place of a larger reply `drain` gives one with status 500.
+        `put_event` raises ValueError for a larger event; in place of a larger reply or publication `drain` gives one
+        with status 500.
         """
     def begun(self, position: int) -> bool:
         """Whether the worker has begun the record for which `put_event` returned `position`."""
@@ -77,7 +79,8 @@ class ProcessorChannel:
         """Records from the worker, copied out: (kind, id, status or level, nanoseconds, text, headers, body).
 
         REPLY: status, handler's duration, content type, headers, body. LOG: level 0..3, wall-clock time, message, [],
-        JSON object of fields. READY, FAILED, DRAINED: payload in body.
+        JSON object of fields. READY, FAILED, DRAINED: payload in body. PUBLISH: 0, its number in this worker, target,
+        attributes, body; for one over the limit status 500 and the reason in body.
         """
 
     def sleep(self) -> bool:
@@ -90,7 +93,7 @@ class ProcessorChannel:
         """Forget the buffer; unlink large bodies nobody took."""
 
 class WorkerChannel:
-    """The worker's end. One thread takes; `log` may be called from any thread."""
+    """The worker's end. One thread takes; `log` and `publish` may be called from any thread."""
 
     def __init__(self, name: str, event_fd: int, reply_fd: int) -> None: ...
     @property
@@ -132,6 +135,18 @@ class WorkerChannel:
         body: str | bytes | bytearray | memoryview,
     ) -> None:
         """Answer an event. Waits, without the GIL, while the ring is full."""
+
+    def publish(
+        self,
+        id: int,
+        target: str | bytes,
+        attributes: Sequence[tuple[str | bytes, str | bytes]],
+        body: str | bytes | bytearray | memoryview,
+    ) -> None:
+        """What the handler of event `id` (0: none) sends; see PROTOCOL.md. Waits while the ring is full.
+
+        ValueError when target and attributes take more than a quarter of the ring, NoSpace as in `put_event`.
+        """
 
     def log(self, id: int, level: int, time_ns: int, message: str, fields: str) -> None:
         """A record of the function's log, made while handling event `id` (0: none); `fields` is a JSON object or ""."""

@@ -45,6 +45,7 @@ enum channel_kind {
 	CHANNEL_READY = 6,
 	CHANNEL_FAILED = 7,
 	CHANNEL_DRAINED = 8,
+	CHANNEL_PUBLISH = 9, /* from the worker: what a handler sends */
 };
 
 enum channel_flag {

@@ -275,8 +275,18 @@ static PyObject *processor_begun(PyObject *object, PyObject *position)
 	return PyBool_FromLong((int32_t)(taken - ((uint32_t)end & ~7u)) >= 0);
 }
 
+/* Of a large body from the worker. One event has one reply, but any number of publications. */
+static void apart_name_of(char name[APART_NAME_BYTES], const struct processor_channel *self,
+                          const struct ring_record *record, uint64_t number)
+{
+	if (record->kind == CHANNEL_PUBLISH)
+		apart_name(name, self->name, 'p', number);
+	else
+		apart_name(name, self->name, 'r', record->id);
+}
+
 static PyObject *body_of(struct processor_channel *self, const struct ring_record *record,
-                         struct record_bytes body)
+                         struct record_bytes body, uint64_t number)
 {
 	char name[APART_NAME_BYTES];
 	PyObject *bytes;
@@ -284,7 +294,7 @@ static PyObject *body_of(struct processor_channel *self, const struct ring_recor
 
 	if (!(record->flags & CHANNEL_LARGE))
 		return PyBytes_FromStringAndSize(body.data, body.size);
-	apart_name(name, self->name, 'r', record->id);
+	apart_name_of(name, self, record, number);
 	fd = apart_open(name, body.size);
 	if (fd < 0)
 		return raise_apart(-fd, body.size);
@@ -300,20 +310,21 @@ static PyObject *body_of(struct processor_channel *self, const struct ring_recor
 	return bytes;
 }
 
-/* In place of a reply that is over the limit, before a byte of it is read. */
-static PyObject *refused_reply(struct processor_channel *self, const struct ring_record *record,
-                               uint32_t size)
+/* In place of a reply or publication that is over the limit, before a byte of it is read. */
+static PyObject *refused(struct processor_channel *self, const struct ring_record *record,
+                         const struct record_parts *parts)
 {
+	const char *what = record->kind == CHANNEL_PUBLISH ? "publication" : "reply";
 	char text[160], name[APART_NAME_BYTES];
 
 	if (record->flags & CHANNEL_LARGE) {
-		apart_name(name, self->name, 'r', record->id);
+		apart_name_of(name, self, record, parts->head.nanoseconds);
 		apart_remove(name);
 	}
 	snprintf(text, sizeof text,
-	         "the handler's reply of %" PRIu32
+	         "the handler's %s of %" PRIu32
 	         " bytes is over the function's maxBodyBytes, %" PRIu32,
-	         size, self->most_body);
+	         what, parts->body.size, self->most_body);
 	return Py_BuildValue("(iKiis[]y)", (int)record->kind, (unsigned long long)record->id, 500,
 	                     0, "text/plain", text);
 }
@@ -326,15 +337,16 @@ static PyObject *record_tuple(struct processor_channel *self, const struct ring_
 
 	if (!record_parts(record, &parts))
 		return raise_status(RING_BROKEN);
-	if (parts.body.size > self->most_body && record->kind == CHANNEL_REPLY)
-		return refused_reply(self, record, parts.body.size);
+	if (parts.body.size > self->most_body &&
+	    (record->kind == CHANNEL_REPLY || record->kind == CHANNEL_PUBLISH))
+		return refused(self, record, &parts);
 	fields[0] = PyLong_FromLong(record->kind);
 	fields[1] = PyLong_FromUnsignedLongLong(record->id);
 	fields[2] = PyLong_FromUnsignedLong(parts.head.status);
 	fields[3] = PyLong_FromUnsignedLongLong(parts.head.nanoseconds);
 	fields[4] = PyUnicode_DecodeUTF8(parts.text.data, parts.text.size, "replace");
 	fields[5] = scatter_pairs(parts.headers);
-	fields[6] = body_of(self, record, parts.body);
+	fields[6] = body_of(self, record, parts.body, parts.head.nanoseconds);
 	for (int index = 0; index < 7; index++)
 		whole = whole && fields[index] != NULL;
 	if (whole)
@@ -473,7 +485,8 @@ struct worker_channel {
 	void *body_mapping; /* of a large body once viewed */
 	Py_ssize_t views;
 	uint64_t begun_ns;
-	uint64_t last_id; /* whose handler's time is known, for reply() */
+	uint64_t last_id;   /* whose handler's time is known, for reply() */
+	uint64_t published; /* how many publications have been numbered */
 	char name[NAME_BYTES];
 };
 
@@ -821,7 +834,7 @@ static int put_reply_waiting(struct worker_channel *self, uint16_t kind, uint16_
 	return -1;
 }
 
-static int put_reply_or_apart(struct worker_channel *self, uint64_t id,
+static int put_reply_or_apart(struct worker_channel *self, uint16_t kind, uint64_t id,
                               const struct record_reply *reply, struct record_bytes text,
                               struct record_bytes headers, struct record_bytes body)
 {
@@ -830,15 +843,17 @@ static int put_reply_or_apart(struct worker_channel *self, uint64_t id,
 	int error;
 
 	if (!body_is_apart(&self->replies, CHANNEL_REPLY_HEAD, texts, 2, body))
-		return put_reply_waiting(self, CHANNEL_REPLY, 0, id, reply, text, headers, body, 0);
-	apart_name(name, self->name, 'r', id);
+		return put_reply_waiting(self, kind, 0, id, reply, text, headers, body, 0);
+	if (kind == CHANNEL_PUBLISH)
+		apart_name(name, self->name, 'p', reply->nanoseconds);
+	else
+		apart_name(name, self->name, 'r', id);
 	error = apart_write(name, body.data, body.size, (uid_t)-1, (gid_t)-1);
 	if (error != 0) {
 		raise_apart(error, body.size);
 		return -1;
 	}
-	if (put_reply_waiting(self, CHANNEL_REPLY, CHANNEL_LARGE, id, reply, text, headers, body,
-	                      1) == 0)
+	if (put_reply_waiting(self, kind, CHANNEL_LARGE, id, reply, text, headers, body, 1) == 0)
 		return 0;
 	apart_remove(name);
 	return -1;
@@ -877,9 +892,33 @@ static PyObject *worker_reply(PyObject *object, PyObject *const *arguments, Py_s
 		    gather_pairs(&held, 0, items, &headers, &reply.header_count) < 0)
 			goto done;
 	}
-	put = put_reply_or_apart(self, id, &reply, text, headers, body);
+	put = put_reply_or_apart(self, CHANNEL_REPLY, id, &reply, text, headers, body);
 done:
 	Py_XDECREF(items);
+	gather_free(&held);
+	if (put < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
+static PyObject *worker_publish(PyObject *object, PyObject *arguments)
+{
+	struct worker_channel *self = (struct worker_channel *)object;
+	struct gathered held = {0};
+	struct record_reply reply = {0};
+	struct record_bytes target, headers, body;
+	PyObject *target_object, *pairs, *body_object;
+	unsigned long long id;
+	int put = -1;
+
+	if (!PyArg_ParseTuple(arguments, "KOOO", &id, &target_object, &pairs, &body_object))
+		return NULL;
+	if (gather_text(&held, target_object, &target) == 0 &&
+	    gather_pairs(&held, 0, pairs, &headers, &reply.header_count) == 0 &&
+	    gather_body(&held, body_object, &body) == 0) {
+		reply.nanoseconds = ++self->published;
+		put = put_reply_or_apart(self, CHANNEL_PUBLISH, id, &reply, target, headers, body);
+	}
 	gather_free(&held);
 	if (put < 0)
 		return NULL;
@@ -956,6 +995,7 @@ static PyMethodDef worker_methods[] = {
     {"sleep", worker_sleep, METH_NOARGS, "See _channel.pyi."},
     {"awake", worker_awake, METH_NOARGS, "See _channel.pyi."},
     {"reply", (PyCFunction)(void (*)(void))worker_reply, METH_FASTCALL, "See _channel.pyi."},
+    {"publish", worker_publish, METH_VARARGS, "See _channel.pyi."},
     {"log", worker_log, METH_VARARGS, "See _channel.pyi."},
     {"control", worker_control, METH_VARARGS, "See _channel.pyi."},
     {NULL, NULL, 0, NULL},
@@ -1032,13 +1072,21 @@ static int module_exec(PyObject *module)
 		const char *name;
 		long value;
 	} constants[] = {
-	    {"EVENT", CHANNEL_EVENT},   {"REPLY", CHANNEL_REPLY},
-	    {"LOG", CHANNEL_LOG},       {"STOP", CHANNEL_STOP},
-	    {"DRAIN", CHANNEL_DRAIN},   {"READY", CHANNEL_READY},
-	    {"FAILED", CHANNEL_FAILED}, {"DRAINED", CHANNEL_DRAINED},
-	    {"MORE", CHANNEL_MORE},     {"BATCH", CHANNEL_BATCH},
-	    {"LARGE", CHANNEL_LARGE},   {"JSON_BODY", CHANNEL_JSON_BODY},
-	    {"PROTOCOL", CHANNEL_ABI},  {"HEADER_BYTES", CHANNEL_HEADER_BYTES},
+	    {"EVENT", CHANNEL_EVENT},
+	    {"REPLY", CHANNEL_REPLY},
+	    {"LOG", CHANNEL_LOG},
+	    {"STOP", CHANNEL_STOP},
+	    {"DRAIN", CHANNEL_DRAIN},
+	    {"READY", CHANNEL_READY},
+	    {"FAILED", CHANNEL_FAILED},
+	    {"DRAINED", CHANNEL_DRAINED},
+	    {"PUBLISH", CHANNEL_PUBLISH},
+	    {"MORE", CHANNEL_MORE},
+	    {"BATCH", CHANNEL_BATCH},
+	    {"LARGE", CHANNEL_LARGE},
+	    {"JSON_BODY", CHANNEL_JSON_BODY},
+	    {"PROTOCOL", CHANNEL_ABI},
+	    {"HEADER_BYTES", CHANNEL_HEADER_BYTES},
 	};
 
 	for (size_t index = 0; index < sizeof constants / sizeof *constants; index++)

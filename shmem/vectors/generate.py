@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-KINDS = {"PAD": 0, "EVENT": 1, "REPLY": 2, "LOG": 3, "STOP": 4, "DRAIN": 5, "READY": 6, "FAILED": 7, "DRAINED": 8}
+KINDS = {"PAD": 0, "EVENT": 1, "REPLY": 2, "LOG": 3, "STOP": 4, "DRAIN": 5, "READY": 6, "FAILED": 7, "DRAINED": 8,
+         "PUBLISH": 9}  # fmt: skip
 FLAGS = {"MORE": 1, "BATCH": 2, "LARGE": 4, "JSON_BODY": 8}
 TEXTS = [
     "content_type",
@@ -183,6 +184,10 @@ RECORDS: dict[str, Record] = {
     "ready": reply("READY", 0),
     "failed": reply("FAILED", 0, body="no module named 'räder'"),
     "drained": reply("DRAINED", 0),
+    "publish-empty": reply("PUBLISH", 0, nanoseconds=1),
+    "publish-full": reply("PUBLISH", 9, nanoseconds=1, text="cloud", body=shown(ALL_BYTES),
+                          headers=[[":topic", "räume/1"], [":qos", "2"], [":retain", "1"], ["unit", "°C"]]),
+    "publish-large": reply("PUBLISH", 9, "LARGE", nanoseconds=1, text="cloud", body=LARGE_BODY),
     "unknown-kind": reply(99, 5, body="to be given back without an answer"),
 }  # fmt: skip
 

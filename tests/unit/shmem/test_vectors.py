@@ -19,8 +19,10 @@ from tests.support.channel_pair import Pair, channel_pair
 VECTORS = Path(generate.__file__).parent
 RECORDS = sorted(path.stem for path in VECTORS.glob("records/*.json"))
 EVENTS = [name for name in RECORDS if name.startswith("event")]
-CONTROLS = [name for name in RECORDS if not name.startswith(("event", "reply", "log"))]
-FROM_WORKER = [name for name in RECORDS if name.startswith(("reply", "log", "ready", "failed", "drained", "unknown"))]
+CONTROLS = [name for name in RECORDS if not name.startswith(("event", "reply", "log", "publish"))]
+FROM_WORKER = [
+    name for name in RECORDS if name.startswith(("reply", "log", "ready", "failed", "drained", "unknown", "publish"))
+]
 SEGMENTS = sorted(path.stem for path in VECTORS.glob("segments/*.json"))
 EVENT_RING, REPLY_RING, RING = 4096, 8192, 4096
 HEAD = struct.Struct("<qqiIIII13I")
@@ -40,8 +42,13 @@ def preload(pair: Pair, name: str, ring: int, tail: int, way: str) -> dict[str, 
     pair.segment.buffer[ring : ring + len(data)] = data
     struct.pack_into("<I", pair.segment.buffer, tail, len(data))
     if "LARGE" in vector["flags"]:
-        (FOLDER / f"{pair.segment.name}-{way}{vector['id']:x}").write_bytes(generate.raw(vector["body"]))
+        (FOLDER / f"{pair.segment.name}-{apart(vector, way)}").write_bytes(generate.raw(vector["body"]))
     return vector
+
+
+def apart(vector: dict[str, Any], way: str) -> str:
+    """The end of the name of a large body's segment."""
+    return f"p{vector['nanoseconds']:x}" if vector["kind"] == "PUBLISH" else f"{way}{vector['id']:x}"
 
 
 def kind_of(vector: dict[str, Any]) -> int:
@@ -133,6 +140,8 @@ def put(pair: Pair, name: str) -> None:
     elif vector["kind"] == "LOG":
         text = generate.raw(vector["text"])
         pair.worker.log(id, vector["status"], vector["nanoseconds"], text, body.decode())
+    elif vector["kind"] == "PUBLISH":
+        pair.worker.publish(id, generate.raw(vector["text"]), given(vector["headers"]), body)
     elif vector["kind"] in ("STOP", "DRAIN"):
         assert pair.processor.put_control(kind, id, body)
     else:
@@ -153,8 +162,8 @@ def test_the_c_side_writes_the_same_bytes(name: str) -> None:
         assert bytes(pair.segment.buffer[at : at + len(data)]) == data
         assert struct.unpack_from("<I", pair.segment.buffer, 128 if to_worker else 320) == (len(data),)
         if "LARGE" in vector["flags"]:
-            (apart,) = FOLDER.glob(f"{pair.segment.name}-{'e' if to_worker else 'r'}{vector['id']:x}")
-            assert apart.read_bytes() == generate.raw(vector["body"])
+            (large,) = FOLDER.glob(f"{pair.segment.name}-{apart(vector, 'e' if to_worker else 'r')}")
+            assert large.read_bytes() == generate.raw(vector["body"])
 
 
 REPLAYED = ["fresh", "ready", "waiting", "wrapped"]
