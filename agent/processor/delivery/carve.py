@@ -15,8 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from agent.processor.delivery.codec import Damaged, decode_event
 from agent.processor.delivery.schema import PAGE_BYTES
@@ -38,17 +37,13 @@ class Leftovers:
     rows: dict[str, list[Row]] = field(default_factory=dict)
 
 
-def leftovers(log: Path, valid: int) -> Leftovers:
+def leftovers(log: bytes, valid: int) -> Leftovers:
     """Rows in the frames after the first `valid` ones.
 
     One commit there: the power went before it was on the disk, and nothing was acknowledged on it. More: damage.
     """
-    try:
-        data = log.read_bytes()
-    except OSError:
-        return Leftovers()
-    frames = list(_frames(data))
-    salt = data[16:24] if valid else _likely_salt(frames)
+    frames = list(_frames(log))
+    salt = _salt(log, frames)
     behind = [(page, commit, body) for page, commit, mark, body in frames[valid:] if mark == salt and page]
     commits = sum(commit != 0 for _, commit, _ in behind)
     if not commits:
@@ -72,12 +67,24 @@ def _frames(data: bytes) -> Iterator[tuple[int, int, bytes, bytes]]:
         yield int.from_bytes(head[:4], "big"), int.from_bytes(head[4:8], "big"), head[8:16], body
 
 
-def _likely_salt(frames: list[tuple[int, int, bytes, bytes]]) -> bytes:
-    """The log begins anew at its start with another salt each time, so the first two neighbours that agree have it."""
-    for one, other in pairwise(frames):
-        if one[2] == other[2]:
-            return one[2]
-    return frames[0][2] if frames else b""
+def _salt(log: bytes, frames: list[tuple[int, int, bytes, bytes]]) -> bytes:
+    """What the frames of this log have in common: it begins anew at its start, with another salt each time, over frames
+    of the time before. Where its head is damaged, the first two neighbours that agree have it.
+    """
+    if _head_is_sound(log):
+        return log[16:24]
+    return next((one[2] for one, other in pairwise(frames) if one[2] == other[2]), b"")
+
+
+def _head_is_sound(log: bytes) -> bool:
+    """By its own checksum."""
+    order: Literal["big", "little"] = "big" if log[3:4] and log[3] & 1 else "little"
+    words = [int.from_bytes(log[at : at + 4], order) for at in range(0, 24, 4)]
+    one = two = 0
+    for first, second in zip(words[::2], words[1::2], strict=True):
+        one = one + first + two & 0xFFFFFFFF
+        two = two + second + one & 0xFFFFFFFF
+    return log[24:32] == one.to_bytes(4, "big") + two.to_bytes(4, "big")
 
 
 def _cells(body: bytes, page: int, pages: dict[int, bytes]) -> Iterator[tuple[int, bytes]]:

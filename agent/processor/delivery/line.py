@@ -42,7 +42,7 @@ class Line:
         key_of: Pick | None,
         *,
         strict: bool,
-        least: int = 1,
+        least: int = 0,
     ) -> None:
         self._submit = submit
         self._lanes = lanes
@@ -103,13 +103,13 @@ class Line:
     def empty(self) -> list[Job]:
         """Take out everything that waits, for a place or behind a key, oldest first."""
         out = list(self._waiting)
-        self._waiting.clear()
-        for job in out:
-            self._busy.pop(job.key, None)
-            job.key = b""
         for key, held in self._busy.items():
             out += held or ()
             self._busy[key] = None
+        for job in self._waiting:
+            self._busy.pop(job.key, None)
+            job.key = b""
+        self._waiting.clear()
         return sorted(out, key=lambda job: job.started_ns)
 
     def close(self) -> None:

@@ -49,88 +49,99 @@ def is_damage(error: sqlite3.Error) -> bool:
 
 
 def open_or_recover(path: Path, connect: Connect) -> tuple[sqlite3.Connection, Recovered | None]:
-    """A sound database at `path`. Raises sqlite3.Error when there cannot be one now, NewerStore."""
-    _sweep(path)
-    if _size(_wal(path)) == 0:
+    """A sound database at `path`. Raises sqlite3.Error or OSError when there cannot be one now, NewerStore."""
+    _finish_interrupted(path)
+    log = read_log(path)
+    # SQLite would take it for a new one and throw the log away.
+    why = "the file is empty, its log is not" if log and _size(path) < PAGE_BYTES else ""
+    if not why:
         try:
-            return open_database(path, connect), None
+            return _open_checked(path, connect, log), None
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
                 raise
-            return recover(path, connect, str(error))
-    hold_log(path)
-    why = "the file is empty, its log is not" if _size(path) == 0 else ""  # SQLite would throw the log away
+            why = str(error)
+        except _Damage as damage:
+            why = str(damage)
+    return recover(path, connect, log, why)
+
+
+class _Damage(Exception):
+    """SQLite can live with it, we cannot."""
+
+
+def _open_checked(path: Path, connect: Connect, log: bytes) -> sqlite3.Connection:
+    database = open_database(path, connect)
     try:
-        database = None if why else open_database(path, connect)
-        why = _check(database, path) if database else why
-    except sqlite3.DatabaseError as error:
-        if not is_damage(error):
-            _held(path).unlink(missing_ok=True)
-            raise
-        why = str(error)
-    if not why and database:
-        _held(path).unlink(missing_ok=True)
-        return database, None
-    if database:
+        if log and (why := _check(database, log)):
+            raise _Damage(why)
+    except BaseException:
         database.close()
-    return recover(path, connect, why)
+        raise
+    return database
 
 
-def hold_log(path: Path) -> None:
-    """A second name for the log, since SQLite deletes it when it is closed, without what it could not read."""
-    held = _held(path)
-    held.unlink(missing_ok=True)
+def read_log(path: Path) -> bytes:
+    """The log as an end that was not orderly has left it: SQLite deletes it, also what it could not read of it."""
     try:
-        os.link(_wal(path), held)
-    except OSError:  # there is none, or the file system has no links
-        with contextlib.suppress(OSError):
-            shutil.copyfile(_wal(path), held)
+        return _wal(path).read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def recover(
-    path: Path, connect: Connect, why: str = "it was found damaged while in use"
+    path: Path, connect: Connect, log: bytes, why: str = "it was found damaged while in use"
 ) -> tuple[sqlite3.Connection, Recovered]:
-    """Set the closed database aside, make a fresh one, and save into it what can be read."""
-    aside = _set_aside(path)
-    database = open_database(path, connect)
-    recovered = Recovered(aside, why)
+    """Make a fresh database with what can be read of the closed one, then let it take the place of that.
+
+    Interrupted, it begins again or is finished at the next start: the old files stay until the fresh one is whole.
+    """
+    recovered = Recovered(path, why)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=_COPY) as folder:
-        copy = Path(folder) / "copy.db"
-        for source, target in ((aside, copy), (_wal(aside), _wal(copy))):
-            with contextlib.suppress(OSError):
-                shutil.copyfile(source, target)
-        database.execute("BEGIN IMMEDIATE")
-        valid = _save_tables(copy, database, recovered)
-        _save_leftovers(database, leftovers(_wal(aside), valid), recovered)
-        for (marks,) in database.execute("SELECT marks FROM finished").fetchall():
-            database.executemany("DELETE FROM journal WHERE mark = ?", [(mark,) for mark in split_marks(marks)])
-        database.execute("COMMIT")
-    return database, recovered
+        copy, fresh = Path(folder) / "copy.db", Path(folder) / "fresh.db"
+        if path.exists():
+            shutil.copyfile(path, copy)
+        if log:
+            _wal(copy).write_bytes(log)
+        database = open_database(fresh)
+        with contextlib.closing(database):
+            database.execute("BEGIN IMMEDIATE")
+            valid = _save_tables(copy, database, recovered)
+            _save_leftovers(database, leftovers(log, valid), recovered)
+            database.execute("COMMIT")
+        os.replace(fresh, _whole(path))
+    recovered.aside = _change_places(path, log)
+    return open_database(path, connect), recovered
 
 
-def _check(database: sqlite3.Connection, path: Path) -> str:
+def _check(database: sqlite3.Connection, log: bytes) -> str:
     """What is wrong, or nothing. Reads the whole file: asked only when the end before was not an orderly one."""
     rows = [str(row[0]) for row in database.execute("PRAGMA quick_check(1)")]
     for table in TABLES:
         database.execute(f"SELECT * FROM {table} LIMIT 1").fetchall()
     if rows != ["ok"]:
         return rows[0]
-    rest = leftovers(_held(path), _valid_frames(database))
+    rest = leftovers(log, _valid_frames(database, log))
     if rest.commits > 1:
         return "the log is damaged before its end"
-    # A commit that was cut short was acknowledged to nobody. What of it is whole may as well be handled.
-    _save_leftovers(database, rest, Recovered(path, ""))
+    if rest.rows:
+        # A commit that was cut short was acknowledged to nobody. What of it is whole may as well be handled.
+        database.execute("BEGIN IMMEDIATE")
+        _save_leftovers(database, rest, Recovered(Path(), ""))
+        database.execute("COMMIT")
     return ""
 
 
-def _valid_frames(database: sqlite3.Connection) -> int:
-    """How much of the log SQLite can read."""
+def _valid_frames(database: sqlite3.Connection, log: bytes) -> int:
+    """How much of the log SQLite can read; nothing when it has begun another one instead."""
+    _, _, file = database.execute("PRAGMA database_list").fetchone()
     row = database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    return max(0, int(row[1])) if row else 0
+    return max(0, int(row[1])) if row and read_log(Path(file))[:32] == log[:32] else 0
 
 
 def _save_tables(copy: Path, database: sqlite3.Connection, recovered: Recovered) -> int:
     """Save what SQLite can read of the copy; how many frames of its log those are."""
+    log = read_log(copy)
     source = _open_damaged(copy)
     if source is None:
         return 0
@@ -138,7 +149,7 @@ def _save_tables(copy: Path, database: sqlite3.Connection, recovered: Recovered)
         for table in TABLES:
             _save(database, recovered, table, _rows(source, table), "INSERT OR REPLACE")
         try:
-            return _valid_frames(source)
+            return _valid_frames(source, log)
         except sqlite3.Error:
             return 0
 
@@ -146,6 +157,9 @@ def _save_tables(copy: Path, database: sqlite3.Connection, recovered: Recovered)
 def _save_leftovers(database: sqlite3.Connection, rest: Leftovers, recovered: Recovered) -> None:
     for table, rows in rest.rows.items():
         _save(database, recovered, table, iter(rows), "INSERT OR IGNORE")
+    # Among them may be events whose end stands elsewhere.
+    for (marks,) in database.execute("SELECT marks FROM finished").fetchall():
+        database.executemany("DELETE FROM journal WHERE mark = ?", [(mark,) for mark in split_marks(marks)])
 
 
 def _save(database: sqlite3.Connection, recovered: Recovered, table: str, rows: Iterator[Row], insert: str) -> None:
@@ -204,17 +218,17 @@ def _rows(source: sqlite3.Connection, table: str) -> Iterator[Row]:
                 after = key
                 yield tuple(row)
             return
-        behind = _next_readable(source, table, after)
-        if behind is None:
-            return
+        behind, more = _next_readable(source, table, after)
         for key in range(after + 1, min(behind, after + _MOST_PROBES)):
             with contextlib.suppress(sqlite3.Error):
                 yield from source.execute(f"SELECT * FROM {table} WHERE rowid = ?", (key,)).fetchall()
+        if not more:
+            return
         after = max(after, behind - 1)
 
 
-def _next_readable(source: sqlite3.Connection, table: str, after: int) -> int | None:
-    """The number of a row behind the damage, found in steps that double."""
+def _next_readable(source: sqlite3.Connection, table: str, after: int) -> tuple[int, bool]:
+    """A number behind the damage, found in steps that double, and whether a row is there: else there are no more."""
     step = 1
     while step < 1 << 62:
         try:
@@ -224,41 +238,65 @@ def _next_readable(source: sqlite3.Connection, table: str, after: int) -> int | 
         except sqlite3.Error:
             step *= 2
             continue
-        return int(row[0]) if row else None
-    return None
+        return (int(row[0]), True) if row else (after + step + 1, False)
+    return after + step, False
 
 
-def _set_aside(path: Path) -> Path:
-    """Rename the database and its log to the next free `.corrupt-N`; forget the oldest of more than KEPT."""
-    taken = sorted(
-        (int(number), item)
-        for item in path.parent.glob(f"{path.name}.corrupt-*")
-        if (number := item.name.rpartition("-")[2]).isdigit()
-    )
+def _change_places(path: Path, log: bytes) -> Path:
+    """The damaged files become `.corrupt-N`, the whole one takes their name. Returns where the damaged ones are."""
+    taken = _aside(path)
     aside = path.with_name(f"{path.name}.corrupt-{taken[-1][0] + 1 if taken else 1}")
-    for source, target in ((path, aside), (_wal(path), _wal(aside)), (_held(path), _wal(aside))):
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(source, target)
-    with contextlib.suppress(FileNotFoundError):
-        path.with_name(f"{path.name}-shm").unlink()
+    if path.exists():
+        os.replace(path, aside)
+    _place_whole(path, aside)
+    if log and not _wal(aside).exists():
+        with contextlib.suppress(OSError):  # only for somebody to look at
+            _wal(aside).write_bytes(log)
     for _, old in taken[: max(0, len(taken) + 1 - KEPT)]:
         old.unlink(missing_ok=True)
         _wal(old).unlink(missing_ok=True)
     return aside
 
 
-def _sweep(path: Path) -> None:
-    """Copies that a recovery left which was itself interrupted."""
+def _place_whole(path: Path, aside: Path) -> None:
+    if _wal(path).exists():
+        os.replace(_wal(path), _wal(aside))
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    os.replace(_whole(path), path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finish_interrupted(path: Path) -> None:
+    """A recovery that did not come to its end: finish it if only the names are missing, else forget it."""
     for folder in path.parent.glob(f"{_COPY}*"):
         shutil.rmtree(folder, ignore_errors=True)
+    if not _whole(path).exists():
+        return
+    if path.exists():
+        _whole(path).unlink()
+    else:
+        _place_whole(path, _aside(path)[-1][1])
+
+
+def _aside(path: Path) -> list[tuple[int, Path]]:
+    """Damaged databases that are kept, by number."""
+    return sorted(
+        (int(number), item)
+        for item in path.parent.glob(f"{path.name}.corrupt-*")
+        if (number := item.name.rpartition("-")[2]).isdigit()
+    )
+
+
+def _whole(path: Path) -> Path:
+    return path.with_name(f"{path.name}.whole")
 
 
 def _wal(path: Path) -> Path:
     return path.with_name(f"{path.name}-wal")
-
-
-def _held(path: Path) -> Path:
-    return path.with_name(f"{path.name}-held")
 
 
 def _size(path: Path) -> int:

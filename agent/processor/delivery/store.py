@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from agent.processor.delivery import letters
 from agent.processor.delivery.group import Chunk, Eviction, Group
-from agent.processor.delivery.recovery import Recovered, hold_log, open_or_recover, recover
+from agent.processor.delivery.recovery import Recovered, open_or_recover, read_log, recover
 from agent.processor.delivery.schema import SEQ_BITS, Connect, split_marks
 
 _VACUUM_PAGES = 1024  # free pages from which on the file is made smaller
@@ -227,9 +227,9 @@ class Store:
 
     def recover(self) -> None:
         """The file was found damaged while in use: go on with a fresh one that has what could be read."""
-        hold_log(self._path)
+        log = read_log(self._path)
         self._database.close()
-        self._database, self._recovered = recover(self._path, self._connect)
+        self._database, self._recovered = recover(self._path, self._connect, log)
 
     def close(self) -> None:
         """Leave one file that needs no log."""

@@ -72,6 +72,10 @@ class Follower:
         self._handed.append(line)
         return line
 
+    def id_of(self, line: Line) -> str:
+        """The same whenever this line of this file is read: by inode, place, and what the file and the line hold."""
+        return f"{self.inode:x}-{line.start:x}-{hash64(self._head[: line.start]):016x}{hash64(line.body):016x}"
+
     def done(self, line: Line) -> bool:
         """A line is handled. True when `handled` goes forward: it only covers lines without a gap before them."""
         line.done = True

@@ -85,6 +85,7 @@ class Lines:
         self._unsaved_lines = 0
         self._save_timer: asyncio.TimerHandle | None = None
         self._once = spec.promise == "at-most-once"
+        self._with_ids = spec.promise == "effectively-once"
 
     # What the tree tells
 
@@ -251,6 +252,7 @@ class Lines:
             path=as_text(self._selection.relative(follower.path)),
             url=as_text(follower.path),
             offset=line.start,
+            id=follower.id_of(line) if self._with_ids else "",
             headers=(("X-Headrace-File", as_text(os.path.basename(follower.path))),),
         )
         self._in_hand += 1
