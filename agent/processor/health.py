@@ -24,6 +24,7 @@ DEATHS = 5
 
 _FIRST_DELAY_S = 0.05
 _LONGEST_DELAY_S = 10.0
+_HUNG_DELAY_S = 0.5  # a service that is away for a minute must not cost the events after it
 
 
 class CrashLoop:
@@ -38,12 +39,13 @@ class CrashLoop:
         """It ends again and again, and gets no work done."""
         return self._barren >= DEATHS
 
-    def died(self, lived_s: float, answered: bool) -> float:
-        """Count a death; seconds to wait before the next start."""
+    def died(self, lived_s: float, answered: bool, hung: bool = False) -> float:
+        """Count a death; seconds to wait before the next start. `hung`: we ended it, which its eventTimeout paces."""
         young = lived_s < CALM_S
         self._barren = self._barren + 1 if young and not answered else 0
         self._delay_s = min(max(_FIRST_DELAY_S, self._delay_s * 2), _LONGEST_DELAY_S) if young else 0.0
-        return 0.0 if self._delay_s <= _FIRST_DELAY_S else self._delay_s * random.uniform(0.5, 1.0)
+        delay_s = min(self._delay_s, _HUNG_DELAY_S) if hung else self._delay_s
+        return 0.0 if delay_s <= _FIRST_DELAY_S else delay_s * random.uniform(0.5, 1.0)
 
     def recovered(self) -> None:
         """It works again."""

@@ -12,13 +12,13 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from agent.model.event import Outcome, Result
-from agent.processor.health import HUNG_GRACE_S, UNBEGUN_NS, WEDGED_NS
+from agent.processor.health import HUNG_GRACE_S
 from agent.processor.job import Group, Job
-from agent.processor.limits.memory import held_bytes
+from agent.processor.watch import NEVER, Watch
 from agent.processor.worker import WorkerProcess
 from shmem import _channel
 
@@ -31,9 +31,7 @@ _QUEUE_NS = 1_000_000  # a ring holds about this much work, so that a slow handl
 _BATCH_RETRY_S = 0.001  # a batch larger than the ring: the worker makes room as it reads, without ringing
 _CLOSED_BELL_S = 0.1  # between the end of the doorbell and that of its process, when all is well
 _ABANDON_S = 2.0  # SIGKILL not obeyed: the process sits in the kernel, and will not come back to its own code
-_MEMORY_LOOK_S = 10.0
 Record = tuple[int, int, int, int, str, list[tuple[str, str]], bytes]  # as ProcessorChannel.drain gives it
-_NEVER = 1 << 62
 
 
 class Lane:
@@ -51,13 +49,12 @@ class Lane:
         self._worker: WorkerProcess | None = None
         self._channel: _channel.ProcessorChannel | None = None
         self._next_id = 1
-        self._due_id = _NEVER  # from this record on it is to be recycled
+        self._due_id = NEVER  # from this record on it is to be recycled
         self._handler_ns = 1e9  # smoothed; unknown handlers count as slow
-        self._last_reply_ns = 0
+        self.last_reply_ns = 0
         self._late: set[int] = set()  # ids of events that are over their time: their replies mean nothing
         self._last_line = ""
-        self._timer: asyncio.TimerHandle | None = None
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # what is due rarely, by what it is for
+        self._watch = Watch(self)
         self._was_ready = False
         self._leaving = False
         self._loop = asyncio.get_running_loop()
@@ -73,7 +70,12 @@ class Lane:
     @property
     def answered(self) -> bool:
         """It has answered an event."""
-        return self._last_reply_ns > 0
+        return self.last_reply_ns > 0
+
+    @property
+    def hung(self) -> bool:
+        """It was ended, or is to be, because an event was over its time."""
+        return bool(self._late)
 
     @property
     def events(self) -> int:
@@ -90,7 +92,7 @@ class Lane:
         except asyncio.CancelledError:
             raise
         except Exception:
-            self._kill()  # it has said why it cannot start: its exit follows
+            self.kill()  # it has said why it cannot start: its exit follows
             await self._ended
             raise
 
@@ -106,7 +108,7 @@ class Lane:
     def ask_again(self, why: str, seconds: float) -> None:
         """It could not be followed: it serves on, and is due once more after so many seconds."""
         self._due = self._loop.create_future()
-        self._later("again", seconds, lambda: self._want(why))
+        self._watch.later("again", seconds, lambda: self.want(why))
 
     async def leave(self, grace_s: float) -> None:
         """Take nothing new, finish what is given, then end: asked, killed after `grace_s` seconds."""
@@ -127,7 +129,7 @@ class Lane:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     await asyncio.shield(self._ended)
-        self._kill()
+        self.kill()
         await asyncio.shield(self._ended)
 
     def _on_line(self, line: str) -> None:
@@ -205,7 +207,7 @@ class Lane:
             sink.finish(job, Outcome(Result.NO_WORKER))
             return True
         except _channel.RingBroken as error:
-            self._replace(f"broken channel: {error}")
+            self.replace(f"broken channel: {error}")
             return False
         if not token:
             return False
@@ -214,8 +216,8 @@ class Lane:
         job.token = token
         job.begun_ns = time.monotonic_ns()
         self.pending[id] = job
-        if self._timer is None:
-            self._arm()
+        if self._watch.timer is None:
+            self._watch.arm()
         return True
 
     # --------------------------------------------------------------------------------------------- replies
@@ -228,7 +230,7 @@ class Lane:
         else:
             # The end of file comes just before that of its process; from one that lives on no reply will be heard.
             self._worker.stop_listening()
-            self._later("bell", _CLOSED_BELL_S, lambda: self._replace("it closed its channel"))
+            self._watch.later("bell", _CLOSED_BELL_S, lambda: self.replace("it closed its channel"))
 
     def _drain(self) -> None:
         """Take what the worker has published; called when rung, and again while there is more."""
@@ -241,41 +243,42 @@ class Lane:
             if len(records) == _ROUND or not channel.sleep():
                 self._loop.call_soon(self._drain)
         except (_channel.RingBroken, _channel.NoSpace) as error:
-            self._replace(f"broken channel: {error}")
+            self.replace(f"broken channel: {error}")
         if self.ready:
             self.pool.refill(self)
             if self._next_id >= self._due_id:
-                self._want(f"{self.events} events")
+                self.want(f"{self.events} events")
         elif self._leaving and not self.pending:
-            self._want("idle")
+            self.want("idle")
 
     def _take(self, records: list[Record]) -> None:
-        for record in records:
+        left = iter(records)
+        while True:
             try:
-                self._take_one(*record)
+                self._take_all(left)
+                return
             except Exception as error:
                 # A trigger's `done` raised: the records behind it are due all the same, and so is asking to be rung.
                 self._loop.call_exception_handler({"message": "a record could not be handled", "exception": error})
 
-    def _take_one(
-        self, kind: int, id: int, status: int, nanoseconds: int, text: str, headers: list[tuple[str, str]], body: bytes
-    ) -> None:
-        if kind == _channel.REPLY:
-            job = self.pending.pop(id, None)
-            if job is None:
-                if id not in self._late:
-                    self.pool.log.warning("reply to an event this worker does not have", worker=self.index, id=id)
-                return
-            self._last_reply_ns = time.monotonic_ns()
-            self._learn(nanoseconds or self._last_reply_ns - job.begun_ns)
-            outcome = Outcome(Result.REPLIED, status, text, headers, body, job.logs)
-            job.sink.finish(job, outcome)
-        elif kind == _channel.LOG:
-            self._log(id, status, nanoseconds, text, body)
-        elif kind == _channel.READY:
-            self._set_ready()
-        elif kind == _channel.FAILED:
-            self._fail(body.decode(errors="replace"))
+    def _take_all(self, records: Iterator[Record]) -> None:
+        for kind, id, status, nanoseconds, text, headers, body in records:
+            if kind == _channel.REPLY:
+                job = self.pending.pop(id, None)
+                if job is None:
+                    if id not in self._late:
+                        self.pool.log.warning("reply to an event this worker does not have", worker=self.index, id=id)
+                    continue
+                self.last_reply_ns = time.monotonic_ns()
+                self._learn(nanoseconds or self.last_reply_ns - job.begun_ns)
+                outcome = Outcome(Result.REPLIED, status, text, headers, body, job.logs)
+                job.sink.finish(job, outcome)
+            elif kind == _channel.LOG:
+                self._log(id, status, nanoseconds, text, body)
+            elif kind == _channel.READY:
+                self._set_ready()
+            elif kind == _channel.FAILED:
+                self._fail(body.decode(errors="replace"))
 
     def _learn(self, handler_ns: int) -> None:
         self._handler_ns += (handler_ns - self._handler_ns) / 8
@@ -300,118 +303,53 @@ class Lane:
         self._was_ready = True
         if not self._started.done():
             self._started.set_result(None)
-            self._plan_recycling()
+            self._due_id = self._watch.plan_recycling(self.pool.recycle)
 
     def _fail(self, reason: str) -> None:
         if not self._started.done():
             self._started.set_exception(self.pool.function_error(reason))
 
-    # ----------------------------------------------------------------------------------------- recycling
+    # ---------------------------------------------------------------------------------------- its end
 
-    def _plan_recycling(self) -> None:
-        recycle = self.pool.recycle
-        if recycle.events:
-            self._due_id = 1 + recycle.events
-        if recycle.age:
-            # Workers that started together must not all leave together.
-            age_s = recycle.age * (1 - self.index / (10 * len(self.pool.lanes)))
-            self._later("age", age_s, lambda: self._want(f"an age of {age_s:g} s"))
-        if recycle.memory_bytes:
-            self._later("memory", _MEMORY_LOOK_S, self._look_at_memory)
-
-    def _look_at_memory(self) -> None:
-        held = held_bytes(self.pid)
-        if held > self.pool.recycle.memory_bytes:
-            self._want(f"{held >> 20} MiB of memory")
-        else:
-            self._later("memory", _MEMORY_LOOK_S, self._look_at_memory)
-
-    def _later(self, what: str, seconds: float, do: Callable[[], None]) -> None:
-        if not self._ended.done():
-            self._timers[what] = self._loop.call_later(seconds, do)
-
-    def _want(self, why: str) -> None:
+    def want(self, why: str) -> None:
         """Another worker should follow this one."""
-        self._due_id = _NEVER
+        self._due_id = NEVER
         if not self._due.done():
             self._due.set_result(why)
 
-    # -------------------------------------------------------------------------------- time-outs and death
-
-    def _head(self) -> Job | None:
+    def head(self) -> Job | None:
+        """The job that has waited longest for its answer."""
         return next(iter(self.pending.values()), None)
 
-    def _begun(self, job: Job) -> bool:
+    def begun(self, job: Job) -> bool:
+        """Whether the worker has taken it out of its ring: its handler runs, or ran."""
         return bool(self._channel is not None and job.token and self._channel.begun(job.token))
 
-    def _arm(self) -> None:
-        job = self._head()
-        if job is not None:
-            left_ns = self._deadline(job, begun=True) - time.monotonic_ns()
-            self._timer = self._loop.call_later(max(0.0, left_ns / 1e9), self._look_at_deadline)
-
-    def _deadline(self, job: Job, begun: bool) -> int:
-        """When to act on the job at the head. One that no handler has seen yet has a worker that does not answer."""
-        # One at a time: a handler begins when the one before it was answered. Several at once: each for itself.
-        since = max(job.begun_ns, self._last_reply_ns) if self.pool.in_flight_limit == 1 else job.begun_ns
-        limit = self.pool.event_timeout_ns
-        return since + (limit if begun or not limit else max(limit, UNBEGUN_NS)) + (0 if limit else WEDGED_NS)
-
-    def _look_at_deadline(self) -> None:
-        self._timer = None
-        job = self._head()
-        if job is None:
-            return
-        begun = self._begun(job)
-        left_ns = self._deadline(job, begun) - time.monotonic_ns()
-        if left_ns > 500_000:
-            self._timer = self._loop.call_later(left_ns / 1e9, self._look_at_deadline)
-        elif not begun:
-            self._replace("it does not take its events")
-        elif self.pool.event_timeout_ns:
-            self._overdue(job)
-        else:  # it may take as long as it likes; look again at what waits behind it
-            self._timer = self._loop.call_later(WEDGED_NS / 1e9, self._look_at_deadline)
-
-    def _overdue(self, job: Job) -> None:
-        """The event's time is over: so is the event. Its worker is ended, and it alone."""
-        several = self.pool.in_flight_limit > 1
-        # In one call of a handler there may be a batch: all that is begun and not answered.
-        over = [job] if several else [item for item in self.pending.values() if self._begun(item)]
-        for item in over:
-            del self.pending[item.id]
-            self._late.add(item.id)
+    def over_time(self, jobs: Group) -> None:
+        """These events are over their time: so are the events. Their replies, should they come, mean nothing."""
         self.ready = False
-        if several:
-            # The others in hand are not late: they are finished, while a successor takes what is new.
-            self._want("an event timed out")
-            self._arm()
-        else:
-            self._end_hung()
-        for item in over:
-            item.sink.finish(item, Outcome(Result.TIMED_OUT, logs=item.logs))
+        for job in jobs:
+            del self.pending[job.id]
+            self._late.add(job.id)
+        self._finish(jobs, Result.TIMED_OUT)
 
-    def _end_hung(self) -> None:
-        if self._worker is None:
-            return
-        self.pool.log.warning("worker is ended, its event timed out", worker=self.index, pid=self.pid)
-        if self.pending:
-            # Events wait in its ring. If it came back to itself it would begin one, only to be killed with it in hand.
-            self._kill()
-            return
-        self._worker.terminate()
-        self._later("kill", HUNG_GRACE_S, self._kill)
+    def terminate(self) -> None:
+        """SIGTERM to the worker and its process group."""
+        if self._worker is not None:
+            self._worker.terminate()
 
-    def _replace(self, why: str) -> None:
+    def replace(self, why: str) -> None:
+        """It is of no further use: end it now, its place is filled again."""
         self.ready = False
         if self._worker is not None and not self._ended.done():
             self.pool.log.warning("worker is replaced", worker=self.index, pid=self._worker.pid, reason=why)
-            self._kill()
+            self.kill()
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """SIGKILL to the same."""
         if self._worker is not None and not self._ended.done():
             self._worker.kill()
-            self._later("abandon", _ABANDON_S, self._abandon)
+            self._watch.later("abandon", _ABANDON_S, self._abandon)
 
     def _abandon(self) -> None:
         """Killed, and not gone: it hangs in the kernel (a dead network drive), where it can do no more harm."""
@@ -425,14 +363,11 @@ class Lane:
             return
         self.ready = False
         worker, self._worker = self._worker, None
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-        for timer in self._timers.values():
-            timer.cancel()
+        self._watch.close()
         self._last_words()
         self.ended_by = worker.limits.verdict(status) if worker and worker.limits else ""
-        self.last_exit = ", ".join(filter(None, (describe_exit(status), self.ended_by)))
+        over_time = "its event was over its time" if self.hung else ""
+        self.last_exit = ", ".join(filter(None, (describe_exit(status), over_time, self.ended_by)))
         self._fail(f"the worker ended with {self.last_exit}" + (f": {self._last_line}" if self._last_line else ""))
         unbegun = self._finish_begun()
         self._channel = None
@@ -452,15 +387,21 @@ class Lane:
             self.pool.log.warning("a worker left its channel broken", worker=self.index)
         self.ready = False  # READY may have been among them
 
+    def _finish(self, jobs: Group, result: Result) -> None:
+        for job in jobs:
+            try:
+                job.sink.finish(job, Outcome(result, logs=job.logs))
+            except Exception as error:  # of one trigger's `done`; the others are owed their outcome
+                self._loop.call_exception_handler({"message": "an outcome could not be told", "exception": error})
+
     def _finish_begun(self) -> Group:
         """The jobs that were never begun."""
         jobs, self.pending = list(self.pending.values()), {}
+        begun: Group = []
         unbegun: Group = []
         for job in jobs:
-            if self._begun(job):
-                job.sink.finish(job, Outcome(Result.WORKER_DIED, logs=job.logs))
-            else:
-                unbegun.append(job)
+            (begun if self.begun(job) else unbegun).append(job)
+        self._finish(begun, Result.WORKER_DIED)
         return unbegun
 
 

@@ -142,7 +142,7 @@ class Pool:
     async def _died(self, lane: Lane, lived_s: float) -> None:
         self.restarts += 1
         crashes = self._crashes[lane.index]
-        pause_s = crashes.died(lived_s, lane.answered)
+        pause_s = crashes.died(lived_s, lane.answered, lane.hung)
         self.log.warning("worker ended", worker=lane.index, how=lane.last_exit, again_in_s=round(pause_s, 2))
         if crashes.failing:
             self._fail(f"its workers end without answering an event, the last one with {lane.last_exit}")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agent.model.event import Result
-from agent.processor import health, lane
+from agent.processor import health, watch
 from tests.support.eventually import eventually
 from tests.support.processor import RunningProcessor, running
 
@@ -114,7 +114,7 @@ async def test_the_others_of_an_async_worker_are_finished_when_one_is_late(tmp_p
 
 
 async def test_an_idle_worker_that_does_not_answer_is_replaced(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lane, "WEDGED_NS", 300_000_000)
+    monkeypatch.setattr(watch, "WEDGED_NS", 300_000_000)
     async with running(tmp_path, hanging("pass")) as f:
         (first,) = f.workers()
         await f.call(b"warm")
@@ -124,7 +124,7 @@ async def test_an_idle_worker_that_does_not_answer_is_replaced(tmp_path: Path, m
 
 
 async def test_a_worker_in_a_long_handler_is_left_alone(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lane, "WEDGED_NS", 100_000_000)
+    monkeypatch.setattr(watch, "WEDGED_NS", 100_000_000)
     code = "import time\ndef handler(context, event):\n    time.sleep(0.6)\n    return 'done'\n"
     async with running(tmp_path, code) as f:
         first = f.workers()
@@ -220,7 +220,7 @@ async def test_what_a_recycled_worker_has_in_hand_is_finished(tmp_path: Path) ->
 
 
 async def test_a_worker_that_grows_is_recycled(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(lane, "_MEMORY_LOOK_S", 0.05)
+    monkeypatch.setattr(watch, "_MEMORY_LOOK_S", 0.05)
     code = """
         import os
         kept = []
