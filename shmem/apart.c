@@ -47,14 +47,16 @@ int apart_write(const char *name, const char *data, size_t size, uid_t uid, gid_
 int apart_open(const char *name, size_t size)
 {
 	struct stat found;
-	int fd = shm_open(name, O_RDONLY | O_CLOEXEC, 0);
+	/* O_NONBLOCK: a pipe under that name would hold us until somebody writes to it. */
+	int fd = shm_open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);
 
 	if (fd < 0)
 		return -errno;
 	shm_unlink(name);
 	/* Shorter than the record claims: reading on would end early, mapping it would be SIGBUS.
 	 */
-	if (fstat(fd, &found) != 0 || found.st_size < 0 || (uint64_t)found.st_size != size) {
+	if (fstat(fd, &found) != 0 || !S_ISREG(found.st_mode) || found.st_size < 0 ||
+	    (uint64_t)found.st_size != size) {
 		close(fd);
 		return -EBADMSG;
 	}

@@ -102,6 +102,16 @@ def test_a_body_over_a_quarter_of_the_ring_travels_apart_and_leaves_nothing() ->
     assert list(FOLDER.glob(f"{name}*")) == []
 
 
+def test_a_large_body_that_is_no_file_never_blocks_the_processor() -> None:
+    with channel_pair() as pair:
+        pair.worker.reply(1, 200, "", None, bytes(100_000))
+        (apart,) = FOLDER.glob(f"{pair.segment.name}-r1")
+        apart.unlink()
+        os.mkfifo(apart)  # opening one waits for a writer
+        with pytest.raises(RingBroken, match="100000 bytes"):
+            pair.processor.drain()
+
+
 def test_a_full_dev_shm_refuses_the_event_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with channel_pair() as pair:
         (FOLDER / f"{pair.segment.name}-e1").touch()  # the name is taken: stands for any failure to create
