@@ -20,6 +20,7 @@ class Entry(NamedTuple):
     what: str
     sizes: tuple[int, ...] = SIZES
     group: str = "peers"
+    two_way: bool = True
 
 
 PEERS = (
@@ -37,7 +38,8 @@ PEERS = (
     Entry("unix-stream", "sockets:Stream", "SOCK_STREAM, length before each message, buffered reading"),
     Entry("unix-seqpacket", "sockets:Packets", "SOCK_SEQPACKET"),
     Entry("c-ring", "floor", "floor: the same ring from C to C, the body copied out"),
-    Entry("memcpy", "memcpy", "floor: one memcpy of the body, one process"),
+    Entry("python-call", "nothing:Nothing", "floor: empty Python functions send and receive", (128,), two_way=False),
+    Entry("memcpy", "memcpy", "floor: one memcpy of the body, one process", two_way=False),
     Entry("spin-0", "ours:Spin0", "HEADRACE_SPIN_US=0", (128,), "spin"),
     Entry("spin-5", "ours:Spin5", "HEADRACE_SPIN_US=5", (128,), "spin"),
     Entry("spin-20", "ours:Spin20", "HEADRACE_SPIN_US=20", (128,), "spin"),

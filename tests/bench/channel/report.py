@@ -122,10 +122,17 @@ def _rate(found: dict[str, Any], size: int) -> str:
 
 
 def _trips(rows: list[dict[str, Any]]) -> str:
-    head = ["Round trip, us: p50 / p99 / p99.9", "idle, 128 B", "busy, 128 B", "idle, 64 KiB", "busy, 64 KiB"]
+    columns = {
+        "idle, 128 B": (_QUOTED, "idle"),
+        "busy on one core, 128 B": (_QUOTED, "busy_one_core"),
+        "busy on two cores, 128 B": (_QUOTED, "busy_two_cores"),
+        "idle, 64 KiB": (65536, "idle"),
+        "busy, 64 KiB": (65536, "busy"),
+    }
+    head = ["Round trip, us: p50 / p99 / p99.9", *columns]
     lines = []
     for peer in _names(rows):
-        cells = [_trip(_cell(rows, peer, size).get(kind)) for size in (_QUOTED, 65536) for kind in ("idle", "busy")]
+        cells = [_trip(_cell(rows, peer, size).get(kind)) for size, kind in columns.values()]
         if any(cells):
             lines.append([peer, *cells])
     return _table(head, lines)
@@ -168,11 +175,12 @@ def _reasons(rows: list[dict[str, Any]]) -> str:
 
 
 def _worker(rows: list[dict[str, Any]]) -> str:
-    head = ["Real worker, empty handler", "events/s", "worker CPU us an event", "worker calls an event"]
+    head = ["Real worker, empty handler", "events/s", "worker CPU us an event"]
+    head += ["sleeps an event", "system calls an event, own core, traced"]
     lines = []
     for row in rows:
-        case, calls = f"{row['case']}, depth {row['depth']}", row["worker_calls"]
-        lines.append([case, f"{row['events_per_s']:,}", f"{row['worker_cpu_us']:g}", str(calls)])
+        case, numbers = f"{row['case']}, depth {row['depth']}", (row["worker_sleeps"], row["worker_calls"])
+        lines.append([case, f"{row['events_per_s']:,}", f"{row['worker_cpu_us']:g}", *map(str, numbers)])
     return _table(head, lines)
 
 

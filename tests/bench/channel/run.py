@@ -10,11 +10,12 @@ import contextlib
 import statistics
 import sys
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tests.bench.channel import registry, syscalls
+from tests.bench.channel import placement, registry, syscalls
 from tests.bench.channel.floor import FloorPair
 from tests.bench.channel.pair import Pair, Took
 from tests.bench.channel.peer import Unfit
@@ -61,7 +62,7 @@ class Samples:
     size: int
     note: str = ""
     per_second: list[float] = field(default_factory=list)
-    trips: dict[str, list[Took]] = field(default_factory=lambda: {"busy": [], "idle": []})
+    trips: dict[str, list[Took]] = field(default_factory=lambda: defaultdict(list))
     paced: list[Took] = field(default_factory=list)
     calls: dict[str, dict[str, float]] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)  # by what could not be measured
@@ -106,13 +107,24 @@ def _stretches(samples: Samples, pair: Processes, lengths: Lengths) -> None:
     count = calibrated(pair.one_way, lengths.one_way_s)
     took = pair.one_way(count)
     samples.per_second.append(took.count / took.seconds)
-    if samples.entry.at == "memcpy":
-        return
-    count = calibrated(lambda count: pair.round_trips(count, 0), lengths.busy_s)
-    samples.trips["busy"].append(pair.round_trips(count, 0))
+    if samples.entry.two_way:
+        _trips(samples, pair, lengths)
+    if samples.size == PACED_SIZE and samples.entry.at != "memcpy":
+        samples.paced.append(pair.paced(lengths.paced_count, PER_SECOND))
+
+
+def _trips(samples: Samples, pair: Processes, lengths: Lengths) -> None:
+    def busy(name: str) -> None:
+        count = calibrated(lambda count: pair.round_trips(count, 0), lengths.busy_s)
+        samples.trips[name].append(pair.round_trips(count, 0))
+
+    busy("busy")
     samples.trips["idle"].append(pair.round_trips(lengths.idle_count, PAUSE_S))
     if samples.size == PACED_SIZE:
-        samples.paced.append(pair.paced(lengths.paced_count, PER_SECOND))
+        with placement.on_one_core(pair.near_pid, pair.far_pid):
+            busy("busy_one_core")
+        with placement.on_two_cores(pair.near_pid, pair.far_pid):
+            busy("busy_two_cores")
 
 
 def calibrated(work: Callable[[int], Took], seconds: float) -> int:
@@ -124,7 +136,7 @@ def calibrated(work: Callable[[int], Took], seconds: float) -> int:
 
 
 def _traced(samples: Samples, pair: Processes, lengths: Lengths) -> None:
-    if samples.entry.at == "memcpy":
+    if not samples.entry.two_way:
         return
     many, few = lengths.traced_count, max(20, lengths.traced_count // 8)
     pids = pair.near_pid, pair.far_pid
@@ -145,8 +157,7 @@ def _row(samples: Samples) -> dict[str, Any]:
             "rounds": [round(value) for value in samples.per_second],
         }
     for name, stretches in samples.trips.items():
-        if stretches:
-            row[name] = _percentiles(stretches)
+        row[name] = _percentiles(stretches)
     if samples.paced:
         row["paced"] = _paced(samples.paced)
     if samples.calls:

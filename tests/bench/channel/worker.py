@@ -6,6 +6,8 @@ The processor's side is a bare loop over its end of the channel; only the worker
 
 from __future__ import annotations
 
+import os
+import re
 import statistics
 import tempfile
 import time
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from shmem import _channel
-from tests.bench.channel import syscalls
+from tests.bench.channel import placement, syscalls
 from tests.bench.channel.peer import Unfit
 from tests.support.python_worker import PythonWorker
 
@@ -33,34 +35,38 @@ def measure(rounds: int, busy_count: int, waiting_count: int, traced_count: int)
             _move(worker, min(2000, busy_count), 8, 0.0)
             samples = [_sample(worker, busy_count, waiting_count) for _ in range(rounds)]
             for index, (name, depth) in enumerate(_CASES):
-                rates, costs = zip(*[one[index] for one in samples], strict=True)
+                rates, costs, sleeps = zip(*[one[index] for one in samples], strict=True)
                 rows.append(
                     {
                         "case": name,
                         "depth": depth,
                         "events_per_s": round(statistics.median(rates)),
                         "worker_cpu_us": round(statistics.median(costs), 2),
+                        "worker_sleeps": round(statistics.median(sleeps), 4),
                         "worker_calls": _calls(worker, traced_count, name, depth),
                     }
                 )
     return rows
 
 
-def _sample(worker: PythonWorker, busy_count: int, waiting_count: int) -> list[tuple[float, float]]:
-    """Events a second and microseconds of CPU an event, for each case."""
+def _sample(worker: PythonWorker, busy_count: int, waiting_count: int) -> list[tuple[float, float, float]]:
+    """Events a second, microseconds of CPU an event, and how often the worker slept an event, for each case."""
     found = []
     for name, depth in _CASES:
         count = busy_count if name == "busy" else waiting_count
-        before, began = _cpu_ns(worker.process.pid), time.perf_counter()
+        before, slept, began = _cpu_ns(worker.process.pid), _sleeps(worker.process.pid), time.perf_counter()
         _move(worker, count, depth, 0.0 if name == "busy" else _PAUSE_S)
         seconds = time.perf_counter() - began
-        found.append((count / seconds, (_cpu_ns(worker.process.pid) - before) / count / 1e3))
+        used, sleeps = _cpu_ns(worker.process.pid) - before, _sleeps(worker.process.pid) - slept
+        found.append((count / seconds, used / count / 1e3, sleeps / count))
     return found
 
 
 def _calls(worker: PythonWorker, count: int, name: str, depth: int) -> float | str:
     try:
-        with syscalls.counted(worker.process.pid) as calls:
+        pids = os.getpid(), worker.process.pid
+        # else a woken worker takes the core from the one that is about to put the next event
+        with placement.on_two_cores(*pids), syscalls.counted(worker.process.pid) as calls:
             _move(worker, count, depth, 0.0 if name == "busy" else _PAUSE_S)
         return round(sum(calls.values()) / count, 3)
     except Unfit as error:
@@ -84,3 +90,9 @@ def _move(worker: PythonWorker, count: int, depth: int, pause_s: float) -> None:
 def _cpu_ns(pid: int) -> int:
     """Nanoseconds on a core so far, of the main thread (the worker has no other)."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+
+
+def _sleeps(pid: int) -> int:
+    """How often it has given its core away to wait for something."""
+    found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return int(found[1]) if found else 0
