@@ -17,6 +17,9 @@ Pairs = Sequence[tuple[Text, Text]]
 NOW = -1
 """`Event.timestamp_ns` for "when it is dispatched"."""
 
+LATEST_NS = 2**63 - 1
+"""The last time that an event can carry, in April 2262: a trigger must not hand on a later one, nor one before 1970."""
+
 
 @dataclass(slots=True)
 class Event:

@@ -15,11 +15,13 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from agent.model.event import NOW, Event
+from agent.model.event import LATEST_NS, NOW, Event
 from agent.triggers.http.request import Known, Refusal
 
 PREFIX = b"application/cloudevents"
-_TIME = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:([Zz])|([+-])(\d\d):(\d\d))")
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII
+)
 _ATTRIBUTES = frozenset(["specversion", "id", "source", "type", "time", "datacontenttype", "data", "data_base64"])
 Members = dict[str, msgspec.Raw]
 
@@ -188,4 +190,7 @@ def _nanoseconds(text: str, name: str) -> int:
     if match[9]:
         offset = int(match[10]) * 3600 + int(match[11]) * 60
         seconds -= offset if match[9] == "+" else -offset
-    return seconds * 1_000_000_000 + int((match[7] or "")[:9].ljust(9, "0"))
+    time_ns = seconds * 1_000_000_000 + int((match[7] or "")[:9].ljust(9, "0"))
+    if not 0 <= time_ns <= LATEST_NS:
+        raise Refusal(400, f"`{name}` of the CloudEvent is not a time since 1970 and before 2262-04-11T23:47:17Z")
+    return time_ns

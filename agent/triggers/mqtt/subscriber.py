@@ -184,7 +184,8 @@ class Subscriber:
     # From message to outcome
 
     def _start(self, message: Message) -> None:
-        self._sink.deliver(event_of(message, self._address.text), partial(self._done, message))
+        event = event_of(message, self._address.text, self._sink.count)
+        self._sink.deliver(event, partial(self._done, message))
 
     def _done(self, message: Message, outcome: Outcome) -> None:
         if outcome.result is Result.STOPPED:

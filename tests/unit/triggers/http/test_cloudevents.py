@@ -108,6 +108,12 @@ def test_binary() -> None:
         (REQUIRED | {"id": None}, "`id` of the CloudEvent is not a string"),
         (REQUIRED | {"time": "yesterday"}, "`time`"),
         (REQUIRED | {"time": "2018-02-30T00:00:00Z"}, "`time`"),
+        (REQUIRED | {"time": "2262-04-11T23:47:16.854775808Z"}, "`time` .* 2262-04-11"),
+        (REQUIRED | {"time": "9999-12-31T23:59:59Z"}, "`time` .* 2262-04-11"),
+        (REQUIRED | {"time": "1676-01-01T00:00:00Z"}, "`time` .* since 1970"),
+        (REQUIRED | {"time": "1970-01-01T00:00:59.999999999+00:01"}, "`time` .* since 1970"),
+        (REQUIRED | {"time": "٢٠١٨-04-05T17:31:00Z"}, "`time`"),
+        ({"cloudEventsVersion": "0.1", "eventTime": "3000-01-01T00:00:00Z"}, "`eventTime` .* 2262-04-11"),
         (REQUIRED | {"data": 1, "data_base64": ""}, "both"),
         (REQUIRED | {"data_base64": "%"}, "not base64"),
         ({"cloudEventsVersion": "0.1", "extensions": []}, "`extensions`"),
@@ -117,6 +123,11 @@ def test_bad_envelopes(members: Any, text: str) -> None:
     with pytest.raises(Refusal, match=text) as caught:
         structured(members)
     assert caught.value.status == 400
+
+
+def test_the_last_time_that_fits() -> None:
+    event = structured(REQUIRED | {"time": "2262-04-11T23:47:16.854775807Z"})
+    assert event.timestamp_ns == 2**63 - 1
 
 
 def test_formats_that_are_not_understood() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from agent.model.event import NOW, Event, Outcome, Result
 from agent.triggers.mqtt.events import event_of, response_of
 from agent.triggers.mqtt.packets import Message, Properties
@@ -14,6 +16,10 @@ def request(*user: tuple[bytes, bytes], response_topic: bytes = b"") -> Message:
     properties.response_topic = response_topic
     properties.correlation = b"\x01"
     return Message(2, 7, b"a/b", b"{}", properties)
+
+
+def refused(name: str) -> None:
+    raise AssertionError(f"{name} counted")
 
 
 def test_event_has_nuclios_fields() -> None:
@@ -36,7 +42,18 @@ def test_cloud_event_in_binary_mode() -> None:
     assert event.timestamp_ns == 1_577_836_800_500_000_000
     for time in (b"yesterday", b"2020-01-01T00:00:00", b"\xff"):
         assert event_of(request(*names, (b"time", time)), "").timestamp_ns == NOW
+    assert event_of(request(*names), "", refused).timestamp_ns == NOW
     assert event_of(request(*names[:3]), "").id == b"7"
+
+
+@pytest.mark.parametrize(
+    "time", [b"9999-12-31T23:59:59Z", b"2262-04-11T23:47:17Z", b"1600-01-01T00:00:00Z", b"1969-12-31T23:59:59Z", b"no"]
+)
+def test_a_time_that_no_event_can_carry_is_counted(time: bytes) -> None:
+    counted: list[str] = []
+    names = ((b"specversion", b"1.0"), (b"id", b"i"), (b"source", b"/s"), (b"type", b"t"))
+    event = event_of(request(*names, (b"time", time)), "", counted.append)
+    assert (event.timestamp_ns, event.id, counted) == (NOW, b"i", ["times_ignored"])
 
 
 def test_response_carries_correlation_and_status() -> None:
