@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
-from agent.processor.delivery.codec import Damaged, decode_event
+from agent.processor.delivery.codec import Damaged, decode_event, opened
 from agent.processor.delivery.schema import PAGE_BYTES
 
 _HEADER, _FRAME = 32, 24
@@ -184,7 +184,12 @@ def _identify(rowid: int, payload: bytes) -> tuple[str, Row]:
                 return "dead_letters", row
             case [None, str()]:
                 return "triggers", row
-    except (IndexError, ValueError):
+            case [None, str(), int()]:
+                return "outbox_targets", row
+            case [None, int(), int(), int(), str(), bytes(message)]:
+                opened(message)
+                return "outbox", row
+    except (IndexError, ValueError, Damaged):
         pass
     return "", ()
 

@@ -33,12 +33,12 @@ def encode_event(event: Event) -> bytes:
         values.pop()
     if values:
         values[0] = bytes(values[0])
-    return _sealed(values)
+    return sealed(values)
 
 
 def decode_event(record: bytes) -> Event:
     """Raises Damaged."""
-    values = _opened(record)
+    values = opened(record)
     if not isinstance(values, list) or len(values) > len(_FIELDS):
         raise Damaged("not an event")
     event = Event(**dict(zip(_FIELDS, values, strict=False)))
@@ -58,24 +58,26 @@ def late_event(event: Event, attempts: int) -> Event:
 
 def encode_reply(outcome: Outcome) -> bytes:
     """What a repeated request is answered with."""
-    return _sealed([outcome.status, outcome.content_type, outcome.headers, outcome.body])
+    return sealed([outcome.status, outcome.content_type, outcome.headers, outcome.body])
 
 
 def decode_reply(record: bytes) -> Outcome:
     """Raises Damaged."""
     try:
-        status, content_type, headers, body = _opened(record)
+        status, content_type, headers, body = opened(record)
         return Outcome(Result.REPLIED, status, content_type, [(name, value) for name, value in headers], body)
     except (TypeError, ValueError) as error:
         raise Damaged("not a reply") from error
 
 
-def _sealed(values: list[Any]) -> bytes:
+def sealed(values: list[Any]) -> bytes:
+    """Any plain values as one record."""
     body = bytes((LAYOUT,)) + _encoder.encode(values)
     return zlib.crc32(body).to_bytes(4, "little") + body
 
 
-def _opened(record: bytes) -> Any:
+def opened(record: bytes) -> Any:
+    """Raises Damaged."""
     if len(record) < 5 or zlib.crc32(record[4:]) != int.from_bytes(record[:4], "little") or record[4] != LAYOUT:
         raise Damaged("checksum does not fit")
     try:

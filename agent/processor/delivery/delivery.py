@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agent.model.event import Event, Outcome
-from agent.model.spec import DeadLetters, TriggerSpec
+from agent.model.spec import DeadLetters, Outbox, TriggerSpec
 from agent.processor.delivery.codec import encode_event
 from agent.processor.delivery.group import Caps, Group, Letter, Then
 from agent.processor.delivery.terms import Sink, reason_of, window_of
@@ -30,11 +30,26 @@ if TYPE_CHECKING:
 DATABASE = "delivery.db"
 
 
+class Listener(Protocol):
+    """Another part of the processor that keeps something in the store."""
+
+    def opened(self) -> None:
+        """The store is open, or was replaced by what could be saved of it."""
+
+    def store_changed(self, trouble: str) -> None:
+        """Why nothing new should be written; empty when all is well."""
+
+
 class Delivery:
     """One a processor. `specs` are the triggers it runs."""
 
-    def __init__(self, folder: Path, specs: Mapping[str, TriggerSpec], log: Logger) -> None:
+    def __init__(
+        self, folder: Path, specs: Mapping[str, TriggerSpec], log: Logger, outbox: Outbox | None = None
+    ) -> None:
+        """`outbox`: what the function's specification says of it, since its store is the same."""
         self._folder, self._specs, self._log = folder, specs, log
+        self._outbox = outbox or Outbox()
+        self.listeners: list[Listener] = []
         self._commits: Commits | None = None
         self._replays: Replays | None = None
         self._sinks: Mapping[str, Sink] = {}
@@ -47,12 +62,17 @@ class Delivery:
             self.commits  # noqa: B018 - opening is the point
 
     @property
+    def present(self) -> bool:
+        """There is a store, open or lying there from before."""
+        return self._commits is not None or (self._folder / DATABASE).exists()
+
+    @property
     def commits(self) -> Commits:
         """The store's group commit, opened now if it is not yet."""
         if self._commits is None:
             from agent.processor.delivery.commits import Commits, Floor  # late: sqlite3 costs memory
 
-            keys = [spec.journal_keys for spec in self._specs.values()]
+            keys = [self._outbox, *(spec.journal_keys for spec in self._specs.values())]
             self._commits = Commits(
                 self._folder / DATABASE,
                 list(self._specs),
@@ -93,6 +113,8 @@ class Delivery:
 
         for name, sink in self._sinks.items():
             sink.opened(contents.triggers[name])
+        for listener in self.listeners:
+            listener.opened()
         if self._replays is None and not self._stopping:
             # A journal that the function had and has no more is emptied all the same.
             left = {
@@ -105,8 +127,8 @@ class Delivery:
             self._replays.ring()
 
     def _changed(self) -> None:
-        for sink in self._sinks.values():
-            sink.store_changed(self.commits.trouble)
+        for changed in (*self._sinks.values(), *self.listeners):
+            changed.store_changed(self.commits.trouble)
 
     def _dropped(self, dropped: dict[str, Dropped]) -> None:
         for trigger, item in dropped.items():

@@ -5,12 +5,16 @@ Flow: sinks fill it on the loop -> store writes it in its thread -> `then` runs 
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 Then = Callable[[bool], None]
 """Called once: True when it is on the disk, False when it never will be."""
+
+Write = Callable[[sqlite3.Connection], None]
+"""What another part of the processor writes in the same transaction. Made again when the commit is."""
 
 
 class Letter(NamedTuple):
@@ -80,6 +84,7 @@ class Group:
     settled: list[int] = field(default_factory=list)  # dead letters that were replayed and are handled
     returned: list[Returned] = field(default_factory=list)
     evictions: list[Eviction] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
     then: list[Then] = field(default_factory=list)
 
     @property
@@ -94,6 +99,7 @@ class Group:
             or self.settled
             or self.returned
             or self.evictions
+            or self.writes
             or self.then
         )
 
@@ -108,4 +114,5 @@ class Group:
         self.settled += later.settled
         self.returned += later.returned
         self.evictions += later.evictions
+        self.writes += later.writes
         self.then += later.then

@@ -32,6 +32,7 @@ _COPY = ".delivery-copy-"
 _MOST_PROBES = 200_000  # numbers tried one by one where a range cannot be read
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _COLUMNS = {"triggers": 2, "journal": 4, "attempts": 2, "finished": 4, "dead_letters": 13}
+_COLUMNS |= {"outbox_targets": 3, "outbox": 6}
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@
     attempts      failed attempts of events in the journal, where there were any
     finished      marks (16-byte hashes of ids) of handled events, in the order they were handled, `seq` as above
     dead_letters  events whose last attempt failed
+    outbox_targets, outbox   what the function has published: see agent.processor.outbox.storage
 
 `at` is seconds on the clock of this database, which stands still while nobody has it open: wall clocks jump.
 
@@ -38,10 +39,15 @@ MIGRATIONS = (
         received_ns INTEGER NOT NULL, failed_ns INTEGER NOT NULL, result TEXT NOT NULL, status INTEGER NOT NULL,
         reason TEXT NOT NULL, mark BLOB, event BLOB NOT NULL);
     """,
+    """
+    CREATE TABLE outbox_targets(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, next INTEGER NOT NULL);
+    CREATE TABLE outbox(seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, size INTEGER NOT NULL, state INTEGER NOT NULL,
+        key TEXT NOT NULL, message BLOB NOT NULL);
+    """,
 )
 """One script a version: `user_version` counts those that were run. Never change one that was released, add one."""
 
-TABLES = ("triggers", "journal", "attempts", "finished", "dead_letters")
+TABLES = ("triggers", "journal", "attempts", "finished", "dead_letters", "outbox_targets", "outbox")
 
 
 class NewerStore(AgentError):

@@ -8,15 +8,17 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from agent.processor.delivery import letters
 from agent.processor.delivery.group import Chunk, Eviction, Group
 from agent.processor.delivery.recovery import Recovered, open_or_recover, read_log, recover
 from agent.processor.delivery.schema import SEQ_BITS, Connect, split_marks
+
+T = TypeVar("T")
 
 _VACUUM_PAGES = 1024  # free pages from which on the file is made smaller
 _LOOK_EVERY = 64  # commits
@@ -156,6 +158,10 @@ class Store:
         """Dead letters that are marked to be handled again."""
         return letters.replays(self._database, after, limit)
 
+    def ask(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What another part of the processor wants to know of its own tables."""
+        return work(self._database)
+
     # --- what changes --------------------------------------------------------------------------------------------
 
     def commit(self, group: Group, at: int) -> dict[str, letters.Dropped]:
@@ -172,6 +178,8 @@ class Store:
             database.executemany("INSERT OR REPLACE INTO journal VALUES(?,?,?,?)", group.inserts)
             self._write_attempts(group)
             self._write_finished(group)
+            for write in group.writes:
+                write(database)
             if group.letters or group.settled or group.returned:
                 dropped = letters.write(database, group, at)
         self._tidy()
