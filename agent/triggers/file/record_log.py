@@ -36,6 +36,7 @@ class RecordLog:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._file).st_size
         self._unsynced = False
+        self._torn = False  # a part of a record stands at the end
         self.damaged = 0
         self.fresh = self._size == 0  # nothing was ever remembered here
 
@@ -49,15 +50,29 @@ class RecordLog:
                 else:
                     self.damaged += 1
         self._size -= self._size % self._step
-        os.ftruncate(self._file, self._size)
+        self._cut()
 
     def append(self, records: Iterable[tuple[Any, ...]]) -> None:
-        """Write records in one call, so that they survive the process. Raises OSError (disk full, read-only)."""
+        """Write records, so that they survive the process: all, or none and OSError (disk full, read-only)."""
         data = b"".join(map(self._packed, records))
-        if data:
-            os.write(self._file, data)
-            self._size += len(data)
-            self._unsynced = True
+        if not data:
+            return
+        if self._torn:
+            self._cut()
+        try:
+            _write_all(self._file, data)
+        except OSError:
+            self._torn = True
+            with contextlib.suppress(OSError):
+                self._cut()
+            raise
+        self._size += len(data)
+        self._unsynced = True
+
+    def _cut(self) -> None:
+        """Back to the records that were written whole, so that the next ones stay aligned."""
+        os.ftruncate(self._file, self._size)
+        self._torn = False
 
     def sync(self) -> None:
         """Put what was written on the disk, for power cuts."""
@@ -74,14 +89,15 @@ class RecordLog:
         temporary = self._path.with_suffix(".new")
         fresh = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            size = os.write(fresh, b"".join(map(self._packed, records)))
+            size = _write_all(fresh, b"".join(map(self._packed, records)))
             os.fsync(fresh)
             os.rename(temporary, self._path)
         except OSError:
             os.close(fresh)
+            temporary.unlink(missing_ok=True)  # on a full disk, its room is needed
             raise
         os.close(self._file)
-        self._file, self._size, self._unsynced = fresh, size, False
+        self._file, self._size, self._unsynced, self._torn = fresh, size, False, False
 
     def close(self) -> None:
         """Sync as far as possible and close."""
@@ -93,6 +109,14 @@ class RecordLog:
     def _packed(self, record: tuple[Any, ...]) -> bytes:
         body = self._layout.pack(*record)
         return body + CHECKSUM.pack(zlib.crc32(body))
+
+
+def _write_all(descriptor: int, data: bytes) -> int:
+    """Write until nothing is left: a disk that fills takes a part and says so only at the next call. The bytes."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+    return len(data)
 
 
 def _locked(path: Path) -> int:
