@@ -25,6 +25,14 @@ WORKER = Path(__file__).resolve().parent / "worker.py"
 OLDEST = (3, 11)
 PROBE_TIMEOUT_S = 10.0
 LATEST_VERSION = "-1"  # what nuclio gives a function that was never published
+INHERITED = frozenset(
+    [
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "LD_LIBRARY_PATH", "LANG", "LANGUAGE", "TZ", "TZDIR"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY"),
+    ]
+)
+"""What a worker gets of the agent's environment, beside LC_*: where this machine keeps things, no secret of ours."""
 
 
 def launch(function: Function, code_dir: Path) -> Launch:
@@ -109,9 +117,11 @@ def _venv_version(folder: Path) -> str:
 
 
 def _environment(function: Function, venv: Path | None, interpreter: str) -> dict[str, str]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-    if interpreter != sys.executable:
-        env.pop("PYTHONHOME", None)  # it names our interpreter's library
+    env = {name: value for name, value in os.environ.items() if name in INHERITED or name.startswith("LC_")}
+    if interpreter == sys.executable and "PYTHONHOME" in os.environ:
+        env["PYTHONHOME"] = os.environ[
+            "PYTHONHOME"
+        ]  # it names our interpreter's library: without it, it does not start
     if venv is not None:
         env["VIRTUAL_ENV"] = str(venv)
         env["PATH"] = os.pathsep.join([str(venv / "bin"), env.get("PATH", os.defpath)])

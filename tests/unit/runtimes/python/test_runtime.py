@@ -40,15 +40,32 @@ def test_found_by_name() -> None:
 
 def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HEADRACE_AGENT_FD", "7")
-    monkeypatch.setenv("PYTHONPATH", "/inherited")
     launch = runtime.launch(function(COLOUR="red", HOME="/h"), tmp_path)
     assert launch.argv == (sys.executable, str(runtime.WORKER))
     env = launch.env
     assert (env["NUCLIO_FUNCTION_NAME"], env["NUCLIO_FUNCTION_HANDLER"]) == ("lamp", "main:handler")
     assert (env["NUCLIO_FUNCTION_DESCRIPTION"], env["NUCLIO_FUNCTION_VERSION"]) == ("d", "-1")
     assert (env["COLOUR"], env["HOME"], env["PATH"]) == ("red", "/h", os.environ["PATH"])
-    assert env["PYTHONPATH"] == "/inherited"
     assert "HEADRACE_AGENT_FD" not in env and Path(env["HEADRACE_CHANNEL_LIB"]).is_file()
+
+
+def test_of_the_agents_environment_only_what_every_program_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {
+        "LC_TIME": "C",
+        "TZ": "UTC",
+        "https_proxy": "http://p",
+        "NO_PROXY": "*",
+        "SSL_CERT_FILE": "/c",
+        "TMPDIR": "/t",
+    }
+    kept_back = {"AWS_SECRET_ACCESS_KEY": "s", "PYTHONPATH": "/p", "VIRTUAL_ENV": "/v", "XDG_RUNTIME_DIR": "/x"}
+    monkeypatch.setattr(os, "environ", given | kept_back | {"HEADRACE__ADMIN__PORT": "1", "NOTIFY_SOCKET": "@n"})
+    env = runtime.launch(function(VIRTUAL_ENV="mine"), tmp_path).env
+    assert {name: env[name] for name in given} == given
+    ours = {"HEADRACE_CHANNEL_LIB", "VIRTUAL_ENV", *(name for name in env if name.startswith("NUCLIO_"))}
+    assert env.keys() - given.keys() == ours and env["VIRTUAL_ENV"] == "mine"
 
 
 @pytest.mark.parametrize("name", [".venv", "venv"])
