@@ -32,7 +32,7 @@ class FunctionLog:
         self._level = self.level_number(level)
         self._path = path = path.resolve() if path else None  # rotation renames the file, not a link to it
         self._size = path.stat().st_size if path and path.exists() else 0
-        self._file: IO[str] = path.open("a", encoding="utf-8") if path else sys.stdout
+        self._file: IO[str] = _opened(path) if path else sys.stdout
         self._tokens = float(_BURST)
         self._filled = time.monotonic()
         self._suppressed = 0
@@ -107,8 +107,16 @@ class FunctionLog:
         with contextlib.suppress(OSError):
             self._file.close()
             os.replace(path, path.with_name(path.name + ".1"))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = _opened(path)
         self._size = 0
+
+
+def _opened(path: Path) -> IO[str]:
+    """To append, and the owner's alone: functions log what is in their events."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, 0o600)  # one from an earlier time
+    return open(descriptor, "a", encoding="utf-8")
 
 
 def _fields(text: bytes) -> dict[str, Any]:

@@ -80,15 +80,21 @@ class Generations:
         # Its environment and passwords are in it.
         atomic.write(folder / "processor.yaml", dump_processor_yaml(loaded.function), mode=0o600)
         state = self._lasting / loaded.function.metadata.name / "state"
-        state.mkdir(parents=True, exist_ok=True)
+        _private(state)
         (folder / "state").symlink_to(state)
-        self._logs.mkdir(parents=True, exist_ok=True)
+        _private(self._logs)
         (folder / "function.log").symlink_to(self._log(loaded.function.metadata.name))
         # On the disk, not in the run directory: that one is memory.
         shutil.rmtree(code, ignore_errors=True)
         code.parent.mkdir(exist_ok=True)
         _place_code(code, loaded)
         (folder / "code").symlink_to(code)
+
+
+def _private(folder: Path) -> None:
+    """A folder that is its owner's alone, one from an earlier time too: in it stands what events and functions said."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
 
 
 def _place_code(code: Path, loaded: Loaded) -> None:
