@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from agent.model.event import Event, Outcome
-from agent.model.spec import DeadLetters, Outbox, TriggerSpec
+from agent.model.spec import DeadLetters, Journal, Outbox, TriggerSpec
 from agent.processor.delivery.codec import encode_event
 from agent.processor.delivery.group import Caps, Group, Letter, Then
 from agent.processor.delivery.terms import Sink, reason_of, window_of
@@ -72,7 +72,7 @@ class Delivery:
         if self._commits is None:
             from agent.processor.delivery.commits import Commits, Floor  # late: sqlite3 costs memory
 
-            keys = [self._outbox, *(spec.journal_keys for spec in self._specs.values())]
+            keys: list[Journal | Outbox] = [self._outbox, *(spec.journal_keys for spec in self._specs.values())]
             self._commits = Commits(
                 self._folder / DATABASE,
                 list(self._specs),
@@ -127,8 +127,9 @@ class Delivery:
             self._replays.ring()
 
     def _changed(self) -> None:
-        for changed in (*self._sinks.values(), *self.listeners):
-            changed.store_changed(self.commits.trouble)
+        everybody: list[Sink | Listener] = [*self._sinks.values(), *self.listeners]
+        for item in everybody:
+            item.store_changed(self.commits.trouble)
 
     def _dropped(self, dropped: dict[str, Dropped]) -> None:
         for trigger, item in dropped.items():

@@ -69,8 +69,6 @@ class DurableSink(TriggerSink):
         self._early: list[tuple[Event, Done, bool]] = []
         self._open = False
         self._waiters: dict[bytes, list[Done] | None] = {}  # marks under way; None: acknowledged, and in the journal
-        self._unwritten = 0
-        self._unwritten_bytes = 0
         self._working = 0  # events of the journal that are in memory and not live
         self._pumping = False
         self._trouble = ""
@@ -90,7 +88,7 @@ class DurableSink(TriggerSink):
     def opened(self, kept: Kept) -> None:
         if self._open:
             if self._journal:
-                self._journal.refresh(kept)
+                self._journal.refresh(kept, self._group(), self._delivery.commits.at)
             return
         self._open = True
         if self._id_of:
@@ -134,7 +132,7 @@ class DurableSink(TriggerSink):
             return True
         if self._journal is None:
             return super().full
-        if self._unwritten >= self._spec.queue_size or self._unwritten_bytes >= _MOST_UNWRITTEN_BYTES:
+        if self._journal.unwritten >= self._spec.queue_size or self._journal.unwritten_bytes >= _MOST_UNWRITTEN_BYTES:
             return True
         return self._keys.when_full == "block" and self._journal.over_by(0) >= 0
 
@@ -289,16 +287,12 @@ class DurableSink(TriggerSink):
         if over > 0 and self._keys.when_full == "drop-oldest":
             self._evict(journal, over, group)
         seq = journal.write(record, mark, group, self._delivery.commits.at)
-        self._unwritten += 1
-        self._unwritten_bytes += size
         group.then.append(partial(self._written, seq, event, size, mark, done))
 
     def _written(self, seq: int, event: Event, size: int, mark: bytes | None, done: Done, written: bool) -> None:
         assert self._journal is not None
-        self._unwritten -= 1
-        self._unwritten_bytes -= size
         if not written:
-            self._journal.unwritten(size)
+            self._journal.lost(size)
             self._answer(done, Outcome(Result.STOPPED))
             self._tell_waiters(mark, Outcome(Result.STOPPED))
             if not self._spec.redelivers:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from agent.model.event import Event
 from agent.model.spec import Journal as JournalKeys
-from agent.processor.delivery.codec import Damaged, decode_event, late_event
+from agent.processor.delivery.codec import Damaged, decode_event, encode_event, late_event
 from agent.processor.delivery.group import Eviction, Group
 from agent.processor.delivery.store import Kept, Row
 
@@ -44,6 +44,8 @@ class Journal:
         self.keys = keys
         self.events = kept.events  # not handled yet, wherever they are
         self.bytes = kept.size
+        self.unwritten = 0  # of those, not on the disk yet
+        self.unwritten_bytes = 0
         self.expired = 0  # since somebody looked
         self.damaged = 0
         self._number = kept.number
@@ -52,18 +54,24 @@ class Journal:
         self._live: deque[Entry] = deque()
         self._live_bytes = 0
         self._page: deque[Entry] = deque()  # of the backlog, in memory
-        self._in_memory: set[int] = set()  # written, and live or in hand: the backlog passes over them
+        self._in_memory: dict[int, Entry] = {}  # written, and live or in hand: the backlog passes over them
+        self._leaving: dict[int, int] = {}  # size by seq, of those whose end is not on the disk yet: over them too
         self._after = kept.first_seq - 1  # the backlog begins behind this
         self._last = kept.next_seq - 1 if kept.events else self._after  # and ends here
         self._credit = 0.0
         self._evicting = False
         self.loading = False
 
-    def refresh(self, kept: Kept) -> None:
-        """The database was replaced: this is what could be saved."""
-        self.events, self.bytes = kept.events, kept.size
+    def refresh(self, kept: Kept, group: Group, at: int) -> None:
+        """The database was replaced by what could be read of it. What is in memory is written once more if need be."""
+        there = set(kept.seqs)
+        self.events = len(there - self._leaving.keys() | self._in_memory.keys()) + self.unwritten
+        self.bytes = kept.size + self.unwritten_bytes - sum(self._leaving[seq] for seq in there & self._leaving.keys())
+        for seq, entry in self._in_memory.items():
+            if seq not in there:
+                group.inserts.append((seq, at, entry.mark, encode_event(entry.event)))
+                self.bytes += entry.size
         self._next_seq = max(self._next_seq, kept.next_seq)
-        self._last = max(self._last, kept.next_seq - 1)
 
     # --- in ------------------------------------------------------------------------------------------------------
 
@@ -73,22 +81,30 @@ class Journal:
         self._next_seq += 1
         self.events += 1
         self.bytes += len(event)
+        self.unwritten += 1
+        self.unwritten_bytes += len(event)
         group.inserts.append((seq, at, mark, event))
         return seq
 
-    def unwritten(self, size: int) -> None:
-        """An event that was added never got to the disk."""
+    def lost(self, size: int) -> None:
+        """An event that was added will never get to the disk."""
+        self._is_written(size)
         self.events -= 1
         self.bytes -= size
 
+    def _is_written(self, size: int) -> None:
+        self.unwritten -= 1
+        self.unwritten_bytes -= size
+
     def durable(self, seq: int, event: Event, size: int, mark: bytes | None) -> None:
         """It is on the disk: live, or where there is no room, backlog."""
+        self._is_written(size)
         full = len(self._live) >= self._most_live or self._live_bytes >= LIVE_BYTES
         if full or (self.keys.share == 0 and self.has_backlog):
             self._last = seq
             return
-        self._in_memory.add(seq)
-        self._live.append(Entry(seq, event, size, mark, 0, late=False))
+        entry = self._in_memory[seq] = Entry(seq, event, size, mark, 0, late=False)
+        self._live.append(entry)
         self._live_bytes += size
 
     def over_by(self, size: int) -> int:
@@ -101,7 +117,7 @@ class Journal:
             self._evicting = True
             # Some more at once, so that the next events find room without another search.
             more = max(size, self.keys.max_bytes // 64)
-            eviction = Eviction(self._number, self._after, more, frozenset(self._in_memory))
+            eviction = Eviction(self._number, self._after, more, frozenset(self._in_memory) | frozenset(self._leaving))
             group.evictions.append(eviction)
             return eviction
         gone: list[Entry] = []
@@ -151,11 +167,11 @@ class Journal:
             return
         self._after = min(rows[-1].seq, self._last)
         for row in rows:
-            if row.seq > self._last or row.seq in self._in_memory:
+            if row.seq > self._last or row.seq in self._in_memory or row.seq in self._leaving:
                 continue
-            self._in_memory.add(row.seq)
             entry = self._entry(row, at)
             if entry:
+                self._in_memory[row.seq] = entry
                 self._page.append(entry)
             else:
                 self.remove(Entry(row.seq, Event(), len(row.event), None, 0, late=True), group)
@@ -190,10 +206,12 @@ class Journal:
 
     def remove(self, entry: Entry, group: Group) -> None:
         """The event is done with. Until that is on the disk, the backlog must still pass over it."""
+        self._in_memory.pop(entry.seq, None)
+        self._leaving[entry.seq] = entry.size
         self.events -= 1
         self.bytes -= entry.size
         group.removed.append(entry.seq)
         group.then.append(partial(self._gone, entry.seq))
 
     def _gone(self, seq: int, written: bool) -> None:
-        self._in_memory.discard(seq)
+        self._leaving.pop(seq, None)

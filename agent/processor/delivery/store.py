@@ -50,6 +50,7 @@ class Kept:
     size: int = 0
     marks: list[bytes] = field(default_factory=list)  # of events in the journal
     chunks: list[Chunk] = field(default_factory=list)  # without their answers
+    seqs: list[int] = field(default_factory=list)  # of the journal, only after a recovery while in use
 
     @property
     def first_seq(self) -> int:
@@ -74,7 +75,7 @@ class Store:
     def __init__(self, path: Path, triggers: Iterable[str], connect: Connect) -> None:
         self._path, self._names, self._connect = path, list(triggers), connect
         self._commits = 0
-        self._clock = 0
+        self._read = False
         self._database, self._recovered = open_or_recover(path, connect)
 
     # --- what is there -------------------------------------------------------------------------------------------
@@ -92,6 +93,10 @@ class Store:
         triggers = {name: self._kept(numbers[name]) for name in self._names}
         letters = _one(database, "SELECT count(*) FROM dead_letters") or 0
         recovered, self._recovered = self._recovered, None
+        if self._read:
+            for kept in triggers.values():
+                kept.seqs = self._seqs(kept)
+        self._read = True
         return Contents(at, triggers, letters, recovered, abandoned)
 
     def _kept(self, number: int) -> Kept:
@@ -117,6 +122,10 @@ class Store:
             [mark for (mark,) in marks],
             chunks,
         )
+
+    def _seqs(self, kept: Kept) -> list[int]:
+        ends = (kept.first_seq, kept.next_seq)
+        return [seq for (seq,) in self._database.execute("SELECT seq FROM journal WHERE seq BETWEEN ? AND ?", ends)]
 
     def _bury_abandoned(self) -> int:
         """Events whose trigger is gone would wait for ever: they become dead letters, which can be seen."""
