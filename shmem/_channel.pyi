@@ -11,6 +11,7 @@ DRAIN: Final = 5  # processor -> worker: run the drain callback, answer DRAINED
 READY: Final = 6  # worker -> processor: the handler is loaded, init_context has returned
 FAILED: Final = 7  # worker -> processor: cannot start, the payload is the reason as UTF-8
 DRAINED: Final = 8  # worker -> processor
+BATCH_END: Final = 10  # processor -> worker: nothing follows the last event that had MORE
 PUBLISH: Final = 9  # worker -> processor: what a handler sends through its context
 
 # record flags

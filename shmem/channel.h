@@ -1,21 +1,22 @@
+/* clang-format off */
 /* The channel: two one-way rings in one shared-memory segment, and a doorbell each way.
  *
- * Why: events reach a worker of any language without a copy through the kernel, and under load
- * without a system call.  Flow: processor -> [events] -> worker -> [replies] -> processor. Promise:
- * one producer and one consumer a ring; what is published is seen whole or not at all; nothing read
- * from the segment is trusted before it is checked; a peer that dies at any instruction stalls only
- * itself.
+ * Why: events reach a worker of any language without a copy through the kernel, and under load without a system call.
+ * Flow: processor -> [events] -> worker -> [replies] -> processor.
+ * Promise: one producer and one consumer a ring; what is published is seen whole or not at all; nothing read from the
+ * segment is trusted before it is checked; a peer that dies at any instruction stalls only itself.
  *
- * PROTOCOL.md is the contract in words.  This header needs no Python: workers in C, Go and Node.js
- * use it too.
+ * PROTOCOL.md is the contract in words.  This header needs no Python: workers in C, Go and Node.js use it too.
  *
- *   segment   offset  size  what                               written by
- *             0       64    identity: magic, abi, sizes, salt  processor, once, before the worker
- * starts 64      64    worker's state                     worker 128     192   control words of the
- * event ring    tail: processor; head, asleep: worker 320     192   control words of the reply ring
- * tail: worker; head, asleep: processor 4096    E     event ring                         processor
- *             4096+E  R     reply ring                         worker
+ *   offset    size  what                                  written by
+ *   0         64    identity: magic, abi, sizes, salt     processor, once, before the worker starts
+ *   64        64    the worker's state                    worker
+ *   128       192   control words of the event ring       tail: processor; head, asleep: worker
+ *   320       192   control words of the reply ring       tail: worker; head, asleep: processor
+ *   4096      E     event ring                            processor
+ *   4096+E    R     reply ring                            worker
  */
+/* clang-format on */
 #ifndef HEADRACE_CHANNEL_H
 #define HEADRACE_CHANNEL_H
 
@@ -45,7 +46,8 @@ enum channel_kind {
 	CHANNEL_READY = 6,
 	CHANNEL_FAILED = 7,
 	CHANNEL_DRAINED = 8,
-	CHANNEL_PUBLISH = 9, /* from the worker: what a handler sends */
+	CHANNEL_PUBLISH = 9,    /* from the worker: what a handler sends */
+	CHANNEL_BATCH_END = 10, /* to the worker: no record follows the last one with MORE */
 };
 
 enum channel_flag {
@@ -90,7 +92,7 @@ struct channel_header {
 	uint32_t reserved;
 	uint64_t salt;
 	char pad0[24];
-	_Atomic uint32_t state; /* 0 starting, 1 ready, 2 stopped */
+	_Atomic uint32_t state; /* 0 starting, 1 ready */
 	_Atomic uint32_t worker_pid;
 	_Atomic uint32_t taken; /* position in the event ring up to which records were begun */
 	_Atomic uint32_t beat;  /* grows with every record begun and every wait ended */

@@ -337,9 +337,12 @@ static PyObject *record_tuple(struct processor_channel *self, const struct ring_
 
 	if (!record_parts(record, &parts))
 		return raise_status(RING_BROKEN);
-	if (parts.body.size > self->most_body &&
-	    (record->kind == CHANNEL_REPLY || record->kind == CHANNEL_PUBLISH))
-		return refused(self, record, &parts);
+	if (record->kind == CHANNEL_REPLY || record->kind == CHANNEL_PUBLISH) {
+		if (parts.body.size > self->most_body)
+			return refused(self, record, &parts);
+	} else if (record->flags & CHANNEL_LARGE) {
+		return raise_status(RING_BROKEN); /* the others fit the ring or are cut */
+	}
 	fields[0] = PyLong_FromLong(record->kind);
 	fields[1] = PyLong_FromUnsignedLongLong(record->id);
 	fields[2] = PyLong_FromUnsignedLong(parts.head.status);
@@ -525,10 +528,9 @@ static uint32_t spin_most_ns(void)
 	return sysconf(_SC_NPROCESSORS_ONLN) > 1 ? 20000u : 0u;
 }
 
-static int worker_init(PyObject *object, PyObject *arguments, PyObject *keywords)
+static int open_worker(struct worker_channel *self, PyObject *arguments, PyObject *keywords)
 {
 	static char *names[] = {"name", "event_fd", "reply_fd", NULL};
-	struct worker_channel *self = (struct worker_channel *)object;
 	const char *name, *why;
 	int event_fd, reply_fd;
 	enum ring_status status;
@@ -536,12 +538,11 @@ static int worker_init(PyObject *object, PyObject *arguments, PyObject *keywords
 	if (!PyArg_ParseTupleAndKeywords(arguments, keywords, "sii", names, &name, &event_fd,
 	                                 &reply_fd))
 		return -1;
-	if (self->segment != NULL || strlen(name) >= NAME_BYTES) {
-		PyErr_SetString(PyExc_ValueError, "channel name too long, or channel already open");
+	if (strlen(name) >= NAME_BYTES) {
+		PyErr_SetString(PyExc_ValueError, "channel name too long");
 		return -1;
 	}
 	strcpy(self->name, name);
-	self->body_fd = -1;
 	why = map_segment(self);
 	if (why != NULL) {
 		PyErr_Format(RingClosed, "cannot map the segment %s: %s", name, why);
@@ -558,6 +559,21 @@ static int worker_init(PyObject *object, PyObject *arguments, PyObject *keywords
 	ring_spin_init(&self->spin, spin_most_ns());
 	atomic_store_explicit(&self->header->worker_pid, (uint32_t)getpid(), memory_order_relaxed);
 	return 0;
+}
+
+/* Opened when made: there is no such object without a segment, so no method has to ask. */
+static PyObject *worker_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
+{
+	allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+	PyObject *object = alloc(type, 0);
+
+	if (object == NULL)
+		return NULL;
+	((struct worker_channel *)object)->body_fd = -1;
+	if (open_worker((struct worker_channel *)object, arguments, keywords) == 0)
+		return object;
+	Py_DECREF(object);
+	return NULL;
 }
 
 static void close_body(struct worker_channel *self)
@@ -690,9 +706,11 @@ static PyObject *worker_body(PyObject *object, PyObject *unused)
 	if (open_body(self) < 0)
 		return NULL;
 	bytes = PyBytes_FromStringAndSize(NULL, self->body.size);
-	if (bytes == NULL || lseek(self->body_fd, 0, SEEK_SET) != 0)
-		return bytes;
-	error = apart_read(self->body_fd, PyBytes_AsString(bytes), self->body.size);
+	if (bytes == NULL)
+		return NULL;
+	error = lseek(self->body_fd, 0, SEEK_SET) == 0
+	            ? apart_read(self->body_fd, PyBytes_AsString(bytes), self->body.size)
+	            : errno;
 	if (error == 0)
 		return bytes;
 	Py_DECREF(bytes);
@@ -1008,10 +1026,14 @@ static PyGetSetDef worker_properties[] = {
 };
 
 static PyType_Slot worker_slots[] = {
-    {Py_tp_init, worker_init},           {Py_tp_dealloc, worker_dealloc},
-    {Py_tp_methods, worker_methods},     {Py_tp_getset, worker_properties},
-    {Py_bf_getbuffer, worker_getbuffer}, {Py_bf_releasebuffer, worker_releasebuffer},
-    {Py_tp_doc, "The worker's end."},    {0, NULL},
+    {Py_tp_new, worker_new},
+    {Py_tp_dealloc, worker_dealloc},
+    {Py_tp_methods, worker_methods},
+    {Py_tp_getset, worker_properties},
+    {Py_bf_getbuffer, worker_getbuffer},
+    {Py_bf_releasebuffer, worker_releasebuffer},
+    {Py_tp_doc, "The worker's end."},
+    {0, NULL},
 };
 
 static PyType_Spec worker_spec = {"shmem._channel.WorkerChannel", sizeof(struct worker_channel), 0,
@@ -1072,21 +1094,14 @@ static int module_exec(PyObject *module)
 		const char *name;
 		long value;
 	} constants[] = {
-	    {"EVENT", CHANNEL_EVENT},
-	    {"REPLY", CHANNEL_REPLY},
-	    {"LOG", CHANNEL_LOG},
-	    {"STOP", CHANNEL_STOP},
-	    {"DRAIN", CHANNEL_DRAIN},
-	    {"READY", CHANNEL_READY},
-	    {"FAILED", CHANNEL_FAILED},
-	    {"DRAINED", CHANNEL_DRAINED},
-	    {"PUBLISH", CHANNEL_PUBLISH},
-	    {"MORE", CHANNEL_MORE},
-	    {"BATCH", CHANNEL_BATCH},
-	    {"LARGE", CHANNEL_LARGE},
-	    {"JSON_BODY", CHANNEL_JSON_BODY},
-	    {"PROTOCOL", CHANNEL_ABI},
-	    {"HEADER_BYTES", CHANNEL_HEADER_BYTES},
+	    {"EVENT", CHANNEL_EVENT},     {"REPLY", CHANNEL_REPLY},
+	    {"LOG", CHANNEL_LOG},         {"STOP", CHANNEL_STOP},
+	    {"DRAIN", CHANNEL_DRAIN},     {"READY", CHANNEL_READY},
+	    {"FAILED", CHANNEL_FAILED},   {"DRAINED", CHANNEL_DRAINED},
+	    {"PUBLISH", CHANNEL_PUBLISH}, {"BATCH_END", CHANNEL_BATCH_END},
+	    {"MORE", CHANNEL_MORE},       {"BATCH", CHANNEL_BATCH},
+	    {"LARGE", CHANNEL_LARGE},     {"JSON_BODY", CHANNEL_JSON_BODY},
+	    {"PROTOCOL", CHANNEL_ABI},    {"HEADER_BYTES", CHANNEL_HEADER_BYTES},
 	};
 
 	for (size_t index = 0; index < sizeof constants / sizeof *constants; index++)

@@ -98,11 +98,13 @@ def sweep() -> list[str]:
     removed = []
     for path in FOLDER.glob(f"{PREFIX}*"):
         owner = path.name.removeprefix(PREFIX).split("-")
-        if len(owner) < 3 or not owner[0].isdigit() or start_time(int(owner[0])) == owner[1]:
+        if len(owner) < 3 or not (owner[0].isascii() and owner[0].isdecimal()):
+            continue
+        if start_time(int(owner[0])) == owner[1]:
             continue
         try:
             path.unlink(missing_ok=True)
-        except PermissionError:
-            continue  # another user's
+        except OSError:
+            continue  # another user's, or no segment at all: any user may put any name there
         removed.append(path.name)
     return removed

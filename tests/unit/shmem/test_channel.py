@@ -323,3 +323,27 @@ def test_a_large_event_belongs_to_the_user_who_opens_it() -> None:
         assert pair.put(1, bytes(100_000))
         (body,) = FOLDER.glob(f"{pair.segment.name}-e*")
         assert (body.stat().st_uid, body.stat().st_gid) == (12345, 23456)
+
+
+def test_names_that_anybody_may_put_there_do_not_stop_a_sweep() -> None:
+    from shmem.segment import sweep
+
+    folder, odd, stale = (FOLDER / name for name in ("headrace-999999-9-9", "headrace-²-1-1", "headrace-999999998-1-0"))
+    folder.mkdir()
+    odd.touch()
+    stale.touch()
+    try:
+        assert stale.name in sweep()
+    finally:
+        folder.rmdir()
+        odd.unlink()
+
+
+def test_a_channel_that_cannot_be_opened_takes_no_descriptor_along() -> None:
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(RingClosed):
+        _channel.WorkerChannel("headrace-none", 0, 0)
+    with pytest.raises(TypeError):
+        _channel.WorkerChannel.__new__(_channel.WorkerChannel)
+    os.fstat(0)
+    assert os.listdir("/proc/self/fd") == before
