@@ -46,18 +46,18 @@ def _serve(args: argparse.Namespace, workers: socket.socket) -> int:
     if not configuration.supervisor.nursery:
         asyncio.run(run_agent(configuration))
         return 0
-    with _processors() as processors:
+    with _processors(workers) as processors:
         asyncio.run(run_agent(configuration, Nursery(processors, workers).fork))
     return 0
 
 
-def _processors() -> socket.socket:
+def _processors(workers: socket.socket) -> socket.socket:
     """The nursery of processors, with the modules that most of them need."""
     from agent.cli import processor
     from agent.nursery.processors import start
 
     processor.preload()
-    return start(processor.run_folder)
+    return start(processor.run_folder, workers)
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import array
 import asyncio
+import contextlib
+import errno
 import json
+import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -27,6 +30,7 @@ class WorkerNursery:
         self._loop.add_reader(self._socket, self._heard)
         self._asked: dict[int, tuple[asyncio.Future[int], Callable[[int], None]]] = {}
         self._exits: dict[int, Callable[[int], None]] = {}
+        self._unwanted: set[int] = set()  # asked for by who does not wait any more
         self._number = 0
         self._open = True
 
@@ -39,13 +43,22 @@ class WorkerNursery:
         """
         if not self._open:
             raise BrokenPipeError("the worker nursery is gone")
-        self._number += 1
-        message = json.dumps({"id": self._number, "env": env, "cwd": cwd}).encode()
+        self._number = number = self._number + 1
+        message = json.dumps({"id": number, "env": env, "cwd": cwd}).encode()
+        if len(message) > LARGEST:
+            raise OSError(errno.EMSGSIZE, "the environment is too large to be handed to the nursery")
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         self._socket.sendmsg([message], ancillary)
         asked: asyncio.Future[int] = self._loop.create_future()
-        self._asked[self._number] = asked, on_exit
-        return await asyncio.shield(asked)
+        self._asked[number] = asked, on_exit
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            if not asked.done():
+                self._unwanted.add(number)
+            elif asked.exception() is None:
+                _end(asked.result())
+            raise
 
     def close(self) -> None:
         """The nursery sees the end and kills what is left of our workers."""
@@ -65,12 +78,22 @@ class WorkerNursery:
             self._lost()
             return
         said: dict[str, Any] = json.loads(message)
-        pid = said["pid"]
         if "id" in said:
-            asked, self._exits[pid] = self._asked.pop(said["id"])
-            asked.set_result(pid)
-        elif on_exit := self._exits.pop(pid, None):
+            self._answered(said["id"], said.get("pid"), said.get("error", ""))
+        elif on_exit := self._exits.pop(said["pid"], None):
             on_exit(said["status"])
+
+    def _answered(self, number: int, pid: int | None, error: str) -> None:
+        asked, on_exit = self._asked.pop(number)
+        if pid is None:
+            asked.set_exception(OSError(error))
+            asked.exception()  # looked at, whether or not somebody waits
+        elif number in self._unwanted:
+            self._unwanted.remove(number)
+            _end(pid)
+        else:
+            self._exits[pid] = on_exit
+            asked.set_result(pid)
 
     def _lost(self) -> None:
         self.close()
@@ -79,3 +102,9 @@ class WorkerNursery:
         for on_exit in list(self._exits.values()):
             on_exit(-signal.SIGKILL)
         self._exits.clear()
+
+
+def _end(pid: int) -> None:
+    """It leads a process group by the time its number is told."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)

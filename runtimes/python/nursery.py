@@ -20,6 +20,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -52,6 +53,9 @@ def _serve(control: socket.socket) -> NoReturn:
     _withdraw("headrace-wnurse")
     gc.disable()
     _preload()
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most[1], most[1]))  # a few for every worker of the device
+    _own_limits.append(most)
     gc.freeze()
     gc.enable()  # for the workers: this process makes no garbage
     _Nursery(control).serve()
@@ -74,6 +78,8 @@ def _preload() -> None:
             _kept.append(sys.modules.pop(name))
     globals()["worker_main"] = worker.main
 
+
+_own_limits: list[tuple[int, int]] = []  # what a worker gets back
 
 _kept: list[object] = []  # modules taken out of sys.modules stay alive: their code runs us
 
@@ -99,16 +105,19 @@ class _Nursery:
         self._control: socket.socket | None = control
         self._processors: dict[int, socket.socket] = {}  # by descriptor
         self._workers: dict[int, tuple[int, int]] = {}  # pidfd -> pid, the processor's descriptor
+        self._unsaid: dict[int, list[bytes]] = {}  # by descriptor
         self._poll.register(control, select.POLLIN)
 
     def serve(self) -> NoReturn:
         """Never returns."""
         while self._control is not None or self._processors:
-            for descriptor, _ in self._poll.poll():
+            for descriptor, ready in self._poll.poll():
                 if descriptor in self._workers:
                     self._ended(descriptor)
                 elif descriptor in self._processors:
-                    if not self._asked(self._processors[descriptor]):
+                    processor = self._processors[descriptor]
+                    well = not ready & select.POLLOUT or self._say_rest(processor)
+                    if not well or (ready & ~select.POLLOUT and not self._asked(processor)):
                         self._forget(descriptor)
                 elif self._control is not None and not self._introduced(self._control):
                     self._poll.unregister(self._control)
@@ -127,16 +136,38 @@ class _Nursery:
         message, descriptors = _receive(processor, BELLS_AND_STREAMS)
         if not message:
             return False
-        request = json.loads(message)
-        pid = os.fork()
-        if pid == 0:
-            self._become_worker(request, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        pidfd = os.pidfd_open(pid)
+        try:
+            request = json.loads(message)
+        except ValueError:
+            return False
+        try:
+            pid, pidfd = self._fork(request, descriptors)
+        except OSError as error:  # no process or no descriptor is left
+            return self._say(processor, {"id": request["id"], "error": f"cannot fork: {error.strerror}"})
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         self._workers[pidfd] = pid, processor.fileno()
         self._poll.register(pidfd, select.POLLIN)
-        return _say(processor, {"id": request["id"], "pid": pid})
+        return self._say(processor, {"id": request["id"], "pid": pid})
+
+    def _fork(self, request: dict[str, object], descriptors: list[int]) -> tuple[int, int]:
+        """Returns once the worker leads its own session, so that its number can be used to end all of it."""
+        started, starts = os.pipe()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become_worker(request, descriptors, starts)
+        finally:
+            os.close(starts)
+            with os.fdopen(started, "rb") as line:
+                line.read(1)  # it ends when the worker closes its end, or ends
+        try:
+            return pid, os.pidfd_open(pid)
+        except OSError:
+            _kill_group(pid)
+            os.waitpid(pid, 0)
+            raise
 
     def _ended(self, pidfd: int) -> None:
         pid, descriptor = self._workers.pop(pidfd)
@@ -145,21 +176,42 @@ class _Nursery:
         _kill_group(pid)  # before it is waited for: until then the number can only be its own
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         if descriptor in self._processors:
-            _say(self._processors[descriptor], {"pid": pid, "status": status})
+            self._say(self._processors[descriptor], {"pid": pid, "status": status})
+
+    def _say(self, processor: socket.socket, message: dict[str, object]) -> bool:
+        """What does not fit now is said later: a processor that hangs must not hold up the others."""
+        unsaid = self._unsaid.setdefault(processor.fileno(), [])
+        unsaid.append(json.dumps(message).encode())
+        return self._say_rest(processor)
+
+    def _say_rest(self, processor: socket.socket) -> bool:
+        unsaid = self._unsaid[processor.fileno()]
+        try:
+            while unsaid:
+                processor.send(unsaid[0], socket.MSG_DONTWAIT)
+                unsaid.pop(0)
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        self._poll.modify(processor, select.POLLIN | (select.POLLOUT if unsaid else 0))
+        return True
 
     def _forget(self, descriptor: int) -> None:
         """The processor is gone: so are its workers."""
         self._poll.unregister(descriptor)
         self._processors.pop(descriptor).close()
+        self._unsaid.pop(descriptor, None)
         for pidfd, (pid, owner) in self._workers.items():
             if owner == descriptor:
                 _kill_group(pid)
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # it may not have made its group yet
                 self._workers[pidfd] = pid, -1
 
-    def _become_worker(self, request: dict[str, object], descriptors: list[int]) -> NoReturn:
+    def _become_worker(self, request: dict[str, object], descriptors: list[int], starts: int) -> NoReturn:
         status = 70
         try:
+            os.setsid()
+            os.close(starts)
             _take_over(self, request, descriptors)
             status = int(globals()["worker_main"]())
         except SystemExit as error:
@@ -187,9 +239,9 @@ def _end(status: int) -> NoReturn:
 
 def _take_over(nursery: _Nursery, request: dict[str, object], descriptors: list[int]) -> None:
     """Turn this fork into what a fresh `python worker.py` finds."""
-    os.setsid()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_NOFILE, _own_limits[0])
     for pidfd in nursery._workers:
         os.close(pidfd)
     for inherited in (nursery._control, *nursery._processors.values()):
@@ -214,9 +266,6 @@ def _take_over(nursery: _Nursery, request: dict[str, object], descriptors: list[
     os.environ.update(environment)
     os.chdir(str(request["cwd"]))
     _rename(str(settings["function"]))
-    random = sys.modules.get("random")
-    if random is not None:
-        random.seed()
 
 
 def _receive(sender: socket.socket, most: int) -> tuple[bytes, list[int]]:
@@ -225,14 +274,6 @@ def _receive(sender: socket.socket, most: int) -> tuple[bytes, list[int]]:
     except OSError:
         return b"", []
     return message, descriptors
-
-
-def _say(processor: socket.socket, message: dict[str, int]) -> bool:
-    try:
-        processor.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)  # one that hangs must not hold up the others
-    except OSError:
-        return False
-    return True
 
 
 def _kill_group(pid: int) -> None:
