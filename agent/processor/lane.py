@@ -44,6 +44,7 @@ class Lane:
         self.ready = False
         self.pending: dict[int, Job] = {}  # by record id, in the order given
         self.depth = 1
+        self.half_batch = False  # the worker waits for the rest of one: nothing else may be put
         self.last_exit = ""
         self.ended_by = ""  # the limit it ran into, if it was one
         self._worker: WorkerProcess | None = None
@@ -145,19 +146,26 @@ class Lane:
 
     def give_batch(self, group: Group) -> None:
         """Put a batch: one call of the handler with a list. Only for an idle lane."""
+        open_ended = self.half_batch  # a record with MORE was put, and none without it yet
         for position, job in enumerate(group):
-            flags = _channel.BATCH | (_channel.MORE if position + 1 < len(group) else 0)
-            if not self._put(job, flags):
-                self._reserve(group[position:])
-                self._loop.call_later(_BATCH_RETRY_S, self._go_on_with_batch, group[position:], self._worker)
+            last = position + 1 == len(group)
+            if not self._put(job, _channel.BATCH | (0 if last else _channel.MORE)):
+                self._batch_later(group[position:])
                 return
+            open_ended = (open_ended or job.token > 0) and (not last or job.token == 0)
+        if open_ended and not self._channel.put_control(_channel.BATCH_END):  # type: ignore[union-attr]
+            self._batch_later([])
+            return
+        self.half_batch = False
 
-    def _reserve(self, rest: Group) -> None:
+    def _batch_later(self, rest: Group) -> None:
+        self.half_batch = True
         for job in rest:  # pending without a token: never begun
             job.token = 0
             job.id = self._next_id
             self._next_id += 1
             self.pending[job.id] = job
+        self._loop.call_later(_BATCH_RETRY_S, self._go_on_with_batch, rest, self._worker)
 
     def _go_on_with_batch(self, rest: Group, worker: WorkerProcess | None) -> None:
         if worker is not self._worker or worker is None:
@@ -198,14 +206,12 @@ class Lane:
                 event.fields,
                 event.body,
             )
-        except ValueError:
-            sink.finish(job, Outcome(Result.TOO_LARGE))
-            return True
+        except (ValueError, OverflowError, TypeError):  # too large, or a number or text that no record can hold
+            return self._refused(job, Result.TOO_LARGE)
         except _channel.NoSpace as error:
             sink.count("no_shared_memory")
             self.pool.log.warning("event refused, shared memory is full", reason=str(error))
-            sink.finish(job, Outcome(Result.NO_WORKER))
-            return True
+            return self._refused(job, Result.NO_WORKER)
         except _channel.RingBroken as error:
             self.replace(f"broken channel: {error}")
             return False
@@ -218,6 +224,11 @@ class Lane:
         self.pending[id] = job
         if self._watch.timer is None:
             self._watch.arm()
+        return True
+
+    def _refused(self, job: Job, result: Result) -> bool:
+        job.token = 0
+        self._loop.call_soon(job.sink.finish, job, Outcome(result))  # `done` must not be called from inside dispatch
         return True
 
     # --------------------------------------------------------------------------------------------- replies
@@ -242,7 +253,7 @@ class Lane:
             self._take(records)
             if len(records) == _ROUND or not channel.sleep():
                 self._loop.call_soon(self._drain)
-        except (_channel.RingBroken, _channel.NoSpace) as error:
+        except (_channel.RingBroken, _channel.NoSpace, MemoryError) as error:
             self.replace(f"broken channel: {error}")
         if self.ready:
             self.pool.refill(self)
@@ -383,7 +394,7 @@ class Lane:
         try:
             while records := self._channel.drain(_ROUND):
                 self._take(records)
-        except (_channel.RingBroken, _channel.NoSpace):
+        except (_channel.RingBroken, _channel.NoSpace, MemoryError):
             self.pool.log.warning("a worker left its channel broken", worker=self.index)
         self.ready = False  # READY may have been among them
 

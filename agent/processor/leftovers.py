@@ -17,6 +17,9 @@ from collections.abc import Iterator
 MARK = "HEADRACE_CHANNEL"
 """Environment variable of a worker and all it starts: the name of its segment, which no other process ever had."""
 
+AGENTS_MARK = "HEADRACE_PROCESSOR"
+"""Environment variable by which the agent finds what a killed processor left; handed on to all workers."""
+
 _ROUNDS = 3  # what they start while they are ended
 
 

@@ -126,6 +126,8 @@ class Processor:
         return round(time.monotonic() - self._started, 3)
 
     async def _until_ready(self) -> AgentError | None:
+        if self._stop.is_set():
+            return None
         self._readiness = asyncio.create_task(self._all_ready(), name="readiness")
         try:
             await self._readiness

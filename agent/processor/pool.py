@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -66,11 +67,13 @@ class Pool:
         self._report = report
         self._launches = launches
         self._queue_size = queue_size
-        self._queue: deque[Group] = deque()
-        self._queued = 0
+        self._impatient: deque[Group] = deque()  # callers, who wait so long and no longer
+        self._patient: deque[Group] = deque()  # deliveries, bounded by their triggers
+        self._callers_turn = True
         self._timer: asyncio.TimerHandle | None = None
         self._closing = False
         self._grace_s = 0.0
+        self._readiness_s: float | None = None
         self._loop = asyncio.get_running_loop()
         self._first: list[asyncio.Future[None]] = [self._loop.create_future() for _ in launches]
         self._crashes = [CrashLoop() for _ in launches]
@@ -106,7 +109,11 @@ class Pool:
                 await asyncio.gather(*(lane.close(grace_s) for lane in (*self.lanes, *self._beside)))
 
     async def ready(self, within_s: float) -> None:
-        """Returns once every worker has been ready. FunctionError when one cannot start or is not ready in time."""
+        """Returns once every worker has been ready. FunctionError when one cannot start or is not ready in time.
+
+        Workers that follow later have as much time.
+        """
+        self._readiness_s = within_s
         try:
             async with asyncio.timeout(within_s):
                 await asyncio.gather(*self._first)
@@ -123,7 +130,7 @@ class Pool:
         while True:
             lane, begun = self.lanes[index], self._loop.time()
             try:
-                await lane.start()
+                await self._start(lane)
                 if not first.done():
                     first.set_result(None)
                 self.refill(lane)
@@ -138,6 +145,15 @@ class Pool:
                 lane.last_exit = lane.last_exit or str(error)
             await self._died(lane, self._loop.time() - begun)
             self.lanes[index] = Lane(self, index)
+
+    async def _start(self, lane: Lane) -> None:
+        """Start a worker; one that is not ready in time is ended. The first ones are watched by `ready`."""
+        try:
+            async with asyncio.timeout(self._readiness_s if self._first[lane.index].done() else None):
+                await lane.start()
+        except TimeoutError:
+            await lane.close(0)
+            raise self.function_error(f"not ready within {self._readiness_s:g} s") from None
 
     async def _died(self, lane: Lane, lived_s: float) -> None:
         self.restarts += 1
@@ -157,7 +173,7 @@ class Pool:
             await lane.leave(self._grace_s)
         self._beside.add(successor)
         try:
-            await successor.start()
+            await self._start(successor)
         except (FunctionError, OSError) as error:
             self.log.error("a successor cannot start", worker=lane.index, reason=str(error), again_in_s=_FOLLOW_AGAIN_S)
             if lane.ready:
@@ -193,7 +209,7 @@ class Pool:
             self._report({"event": "failing", "pool": self.name, "why": why})
         self.failing = why
         if not any(lane.ready for lane in self.lanes):
-            self._refuse_impatient(lambda group: False)
+            self._refuse_impatient(lambda _: False)
 
     def _look_if_well(self, lane: Lane) -> None:
         """While failing: has this worker answered something, or lived long enough?"""
@@ -215,43 +231,46 @@ class Pool:
 
     # ---------------------------------------------------------------------------------------------- dispatch
 
-    @property
-    def full(self) -> bool:
-        """The queue in front of the workers is at its bound."""
-        return self._queued >= self._queue_size
-
     def submit(self, group: Group, wait_s: float) -> None:
         """Give the group to a worker, or let it wait: patient jobs as long as it takes, others `wait_s` seconds."""
-        if not self._queue:
-            lane = self._lane_for(len(group))
+        if not self._impatient and not self._patient:
+            lane = self._lane_for(group)
             if lane is not None and self._give(lane, group):
                 return
         if self._closing:
             self._refuse(group, Result.STOPPED)
-            return
-        if not group[0].patient and (wait_s <= 0 or self.full or self._hopeless):
+        elif group[0].patient:
+            self._patient.append(group)
+        elif wait_s <= 0 or len(self._impatient) >= self._queue_size or self._hopeless:
             self._refuse(group, Result.NO_WORKER)
-            return
+        else:
+            self._wait(group, self._loop.time() + wait_s)
+            self._impatient.append(group)
+
+    def _wait(self, group: Group, until: float) -> None:
         for job in group:
-            job.expires = self._loop.time() + wait_s
-        self._queue.append(group)
-        self._queued += len(group)
-        if not group[0].patient and self._timer is None:
-            self._timer = self._loop.call_at(group[0].expires, self._expire)
+            job.expires = until
+        if self._timer is None or self._timer.when() > until:
+            if self._timer:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(until, self._expire)
 
     @property
     def _hopeless(self) -> bool:
         """No use in waiting for a worker."""
         return bool(self.failing) and not any(lane.ready for lane in self.lanes)
 
-    def _lane_for(self, size: int) -> Lane | None:
+    def _lane_for(self, group: Group) -> Lane | None:
         best: Lane | None = None
         fewest = 1 << 30
+        alone = group[0].sink.batches
         for lane in self.lanes:
             waiting = len(lane.pending)
-            if waiting == 0 and lane.ready:
+            if not lane.ready or lane.half_batch:
+                continue
+            if waiting == 0:
                 return lane
-            if waiting < fewest and size == 1 and lane.ready and waiting < lane.depth:
+            if waiting < fewest and not alone and waiting < lane.depth:
                 best, fewest = lane, waiting
         return best
 
@@ -263,25 +282,36 @@ class Pool:
         return lane.give(group[0])
 
     def refill(self, lane: Lane) -> None:
-        """The lane may have room: give it what waits."""
-        queue = self._queue
-        while queue and lane.ready:
+        """The lane may have room: give it what waits, callers and deliveries in turn."""
+        while lane.ready and not lane.half_batch:
+            queue = self._next_queue()
+            if not queue:
+                return
             group = queue[0]
             if lane.pending and (group[0].sink.batches or len(lane.pending) >= lane.depth):
                 return
             if not self._give(lane, group):
                 return
             queue.popleft()
-            self._queued -= len(group)
+            self._callers_turn = queue is self._patient
+
+    def _next_queue(self) -> deque[Group]:
+        """A backlog of deliveries must not keep callers waiting, nor the other way round."""
+        first, second = (self._impatient, self._patient) if self._callers_turn else (self._patient, self._impatient)
+        return first or second
 
     def take_back(self, jobs: Group) -> None:
         """Jobs a dead worker had not begun, oldest first: they go to the front, for any worker."""
         if self._closing:
             self._refuse(jobs, Result.STOPPED)
             return
-        groups = [jobs] if jobs and jobs[0].sink.batches else [[job] for job in jobs]
-        self._queue.extendleft(reversed(groups))
-        self._queued += len(jobs)
+        for group in reversed(_regrouped(jobs)):
+            if group[0].patient:
+                self._patient.appendleft(group)
+            else:
+                self._impatient.appendleft(group)
+                waited_s = (time.monotonic_ns() - group[0].started_ns) / 1e9
+                self._wait(group, self._loop.time() + max(0.0, group[0].sink.wait_s - waited_s))
         for lane in self.lanes:
             self.refill(lane)
 
@@ -296,29 +326,35 @@ class Pool:
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        queue, self._queue = self._queue, deque()
-        self._queued = 0
-        for group in queue:
-            self._refuse(group, Result.STOPPED)
+        for queue in (self._impatient, self._patient):
+            while queue:
+                self._refuse(queue.popleft(), Result.STOPPED)
 
     def _expire(self) -> None:
         self._timer = None
         now = self._loop.time()
-        soonest = self._refuse_impatient(lambda group: group[0].expires > now)
-        if soonest < float("inf"):
+        self._refuse_impatient(lambda group: group[0].expires > now)
+        if self._impatient:
+            soonest = min(group[0].expires for group in self._impatient)
             self._timer = self._loop.call_at(soonest, self._expire)
 
-    def _refuse_impatient(self, may_wait: Callable[[Group], bool]) -> float:
-        """Refuse what waits, is not patient and may not wait; the time at which the next one of the rest expires."""
+    def _refuse_impatient(self, may_wait: Callable[[Group], bool]) -> None:
+        """Refuse the callers that may not wait any longer."""
         kept: deque[Group] = deque()
-        soonest = float("inf")
-        for group in self._queue:
-            if group[0].patient or may_wait(group):
+        for group in self._impatient:
+            if may_wait(group):
                 kept.append(group)
-                if not group[0].patient:
-                    soonest = min(soonest, group[0].expires)
             else:
-                self._queued -= len(group)
                 self._refuse(group, Result.NO_WORKER)
-        self._queue = kept
-        return soonest
+        self._impatient = kept
+
+
+def _regrouped(jobs: Group) -> list[Group]:
+    """What one lane had, as it was submitted: batches of a trigger together, everything else by itself."""
+    groups: list[Group] = []
+    for job in jobs:
+        if groups and job.sink.batches and groups[-1][0].sink is job.sink:
+            groups[-1].append(job)
+        else:
+            groups.append([job])
+    return groups

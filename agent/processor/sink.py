@@ -74,7 +74,7 @@ class TriggerSink:
         self._pool = pool
         self._report = report
         self._loop = asyncio.get_running_loop()
-        self._wait_s = spec.availability_timeout_s
+        self.wait_s = spec.availability_timeout_s
         self._in_flight = 0
         self._changed = asyncio.Event()
         self._released = False
@@ -133,7 +133,7 @@ class TriggerSink:
         if self.batches:
             self._collect(job)
         else:
-            self._pool.submit([job], self._wait_s)
+            self._pool.submit([job], self.wait_s)
 
     def _collect(self, job: Job) -> None:
         self._batch.append(job)
@@ -148,7 +148,7 @@ class TriggerSink:
             self._batch_timer = None
         group, self._batch = self._batch, []
         if group:
-            self._pool.submit(group, self._wait_s)
+            self._pool.submit(group, self.wait_s)
 
     def finish(self, job: Job, outcome: Outcome) -> None:
         """One attempt has ended. Called by lanes and pools, once a job."""

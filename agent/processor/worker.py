@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from agent.processor.leftovers import MARK, end_leftovers
+from agent.processor.leftovers import AGENTS_MARK, MARK, end_leftovers
 from agent.processor.limits.limits import WorkerLimits
 from agent.processor.nursery import WorkerNursery
 from shmem import _channel
@@ -96,7 +96,8 @@ class WorkerProcess:
             )
             undo.callback(self.channel.close)
             self._open_to(launch)
-            self.pid = await self._spawn(launch, event_read, reply_write)
+            out = [await self._output(undo, childs) for _ in range(2)]
+            self.pid = await self._spawn(launch, [event_read, reply_write, *out])
             loop.add_reader(reply_read, on_bell)
             undo.pop_all()
         self._started, self._listening = True, True
@@ -112,49 +113,47 @@ class WorkerProcess:
         if uid >= 0:
             self._segment.give_to(uid, gid)
 
-    async def _spawn(self, launch: WorkerLaunch, event_read: int, reply_write: int) -> int:
+    async def _spawn(self, launch: WorkerLaunch, descriptors: list[int]) -> int:
+        """`descriptors`: event bell, reply bell, stdout, stderr. Returns the pid."""
         assert self._segment is not None
         env = launch.env | {
             "HEADRACE_SEGMENT": self._segment.name,
-            "HEADRACE_EVENT_FD": str(event_read),
-            "HEADRACE_REPLY_FD": str(reply_write),
+            "HEADRACE_EVENT_FD": str(descriptors[0]),
+            "HEADRACE_REPLY_FD": str(descriptors[1]),
             "HEADRACE_WORKER": json.dumps(launch.settings | {"parent_pid": os.getpid()}),
             MARK: self._segment.name,
+            AGENTS_MARK: os.environ.get(AGENTS_MARK, ""),
         }
         argv, forkable = launch.argv, True
         if launch.limits:
             env |= launch.limits.environment
             argv, forkable = launch.limits.argv(argv), launch.limits.forkable
-        out = [await self._output() for _ in range(2)]
-        try:
-            if launch.nursery and forkable:
-                with contextlib.suppress(OSError):  # gone, or the environment is too large for a message
-                    return await launch.nursery.fork(
-                        env, str(launch.cwd), [event_read, reply_write, *out], self._exited
-                    )
-            transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                lambda: _Exit(self._exited),
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=out[0],
-                stderr=out[1],
-                cwd=str(launch.cwd),
-                env=env,
-                pass_fds=(event_read, reply_write),
-                start_new_session=True,  # its own process group: killing it takes what it started along
-            )
-        finally:
-            for descriptor in out:
-                os.close(descriptor)
+        if launch.nursery and forkable:
+            with contextlib.suppress(OSError):  # gone, or it cannot: the environment is too large, no process is left
+                return await launch.nursery.fork(env, str(launch.cwd), descriptors, self._exited)
+        transport, _ = await asyncio.get_running_loop().subprocess_exec(
+            lambda: _Exit(self._exited),
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=descriptors[2],
+            stderr=descriptors[3],
+            cwd=str(launch.cwd),
+            env=env,
+            pass_fds=descriptors[:2],
+            start_new_session=True,  # its own process group: killing it takes what it started along
+        )
         self._transport = transport
         return transport.get_pid()
 
-    async def _output(self) -> int:
+    async def _output(self, undo: contextlib.ExitStack, childs: contextlib.ExitStack) -> int:
         """The write end of a pipe whose lines are the function's."""
         read, write = os.pipe()
+        childs.callback(os.close, write)
+        pipe = undo.enter_context(os.fdopen(read, "rb", buffering=0))
         lines = _Lines(self._on_line)
+        await asyncio.get_running_loop().connect_read_pipe(lambda: lines, pipe)
+        undo.callback(lines.close)
         self._outputs.append(lines)
-        await asyncio.get_running_loop().connect_read_pipe(lambda: lines, os.fdopen(read, "rb", buffering=0))
         return write
 
     def _exited(self, status: int) -> None:

@@ -70,7 +70,7 @@ class Lane:
         """The events of a batch whose first record is in hand; all of them detached, the last one still in hand."""
         record: Record | None = first
         events = []
-        while record is not None:
+        while record is not None and record[0] == self.protocol.EVENT:  # anything else ends it, BATCH_END above all
             event = self.event_class(record)
             event.detach()
             events.append(event)
