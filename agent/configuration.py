@@ -36,6 +36,7 @@ class Admin(Spec, frozen=True, kw_only=True):
 
     host: str = "127.0.0.1"
     port: Port = 8070
+    show_results: bool = False  # /statistics shows how the last reply of each trigger's function begins
 
 
 class Supervision(Spec, frozen=True, kw_only=True):

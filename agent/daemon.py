@@ -118,7 +118,9 @@ async def _serve(
             settle, leave_out = float(configuration.dropins.settle), configuration.dropins.ignore
             dropins = DropIns(functions, load_function, deployed, settle, leave_out)
             reported = Reported(SafeMode(why) if why else supervisor)
-            async with open_admin(configuration.admin.host, configuration.admin.port, reported) as address:
+            admin = configuration.admin
+            opened = open_admin(admin.host, admin.port, reported, show_results=admin.show_results)
+            async with opened as address:
                 _announce(run, address)
                 if isinstance(reported.subject, SafeMode):
                     await _safely(reported.subject, signals)

@@ -48,6 +48,7 @@ AGENT_CONFIG = """\
 # Configuration of the demo's agent.
 admin:
   port: 0
+  showResults: true
 logging:
   level: info
 """

@@ -10,6 +10,7 @@ from typing import Any
 
 _SUB_BITS = 4
 _LARGEST = 63 << _SUB_BITS
+_LAST_BYTES = 80
 
 
 class Histogram:
@@ -61,7 +62,16 @@ class TriggerStatistics:
         self.up = False
         self.address = ""
         self.why = "not started"
-        self.last: bytes = b""
+        self._last = b""
+
+    @property
+    def last(self) -> bytes:
+        """The beginning of the last reply: a large one must not stay in memory, nor travel, for a glance at it."""
+        return self._last
+
+    @last.setter
+    def last(self, body: bytes) -> None:
+        self._last = body[:_LAST_BYTES]
 
     def as_dict(self) -> dict[str, Any]:
         """The shape that travels on the link and is shown by the agent at /statistics."""
@@ -78,5 +88,5 @@ class TriggerStatistics:
             "p50_us": self.latency.quantile_us(0.5),
             "p99_us": self.latency.quantile_us(0.99),
             "seconds_sum": self.latency.sum_ns / 1e9,
-            "last": self.last[:80].decode(errors="replace"),
+            "last": self._last.decode(errors="replace"),
         }

@@ -3,6 +3,7 @@
 Why: a probe must work when everything else is broken, so no framework stands in it. Loopback by default, read only.
 Flow: probe, Prometheus, `curl` -> [admin] -> supervisor.
 Promise: one GET a connection, at most 8 KiB of header within 5 s, at most 32 connections at a time.
+Nobody logs in here, so what functions replied is shown only where the configuration says so.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ class Reported:
 
 
 @asynccontextmanager
-async def open_admin(host: str, port: int, subject: Subject) -> Any:
+async def open_admin(host: str, port: int, subject: Subject, *, show_results: bool = False) -> Any:
     """Listens while the context lasts; gives the address as (host, port). Raises SourceUnavailable."""
-    pages = _pages(subject)
+    pages = pages_of(subject, show_results)
     open_: set[asyncio.StreamWriter] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -124,7 +125,9 @@ def _response(status: int, content_type: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def _pages(subject: Subject) -> dict[str, Callable[[], Awaitable[Answer]]]:
+def pages_of(subject: Subject, show_results: bool) -> dict[str, Callable[[], Awaitable[Answer]]]:
+    """What is answered under which path."""
+
     async def livez() -> Answer:
         return 200, TEXT, b"ok\n"
 
@@ -139,6 +142,16 @@ def _pages(subject: Subject) -> dict[str, Callable[[], Awaitable[Answer]]]:
         return 200, "text/plain; version=0.0.4; charset=utf-8", exposition(await subject.statistics()).encode()
 
     async def statistics() -> Answer:
-        return 200, "application/json", msgspec.json.encode(await subject.statistics())
+        found = await subject.statistics()
+        return 200, "application/json", msgspec.json.encode(found if show_results else _without_results(found))
 
     return {"/livez": livez, "/readyz": readyz, "/metrics": metrics, "/statistics": statistics}
+
+
+def _without_results(statistics: dict[str, Any]) -> dict[str, Any]:
+    """Without the beginnings of what the functions replied."""
+    functions = {}
+    for name, function in statistics["functions"].items():
+        triggers = {trigger: counted | {"last": ""} for trigger, counted in function["triggers"].items()}
+        functions[name] = function | {"triggers": triggers}
+    return statistics | {"functions": functions}
