@@ -71,10 +71,15 @@ class FunctionLog:
         if not self._allowed():
             self._suppressed += 1
             return
+        self._say_suppressed()
+        self._put(worker, record)
+
+    def _say_suppressed(self) -> None:
         if self._suppressed:
             count, self._suppressed = self._suppressed, 0
-            self._put(worker, {"time": record["time"], "level": "warn", "message": f"suppressed {count} lines"})
-        self._put(worker, record)
+            self._put(
+                -1, {"time": time.time_ns() // 1_000_000, "level": "warn", "message": f"suppressed {count} lines"}
+            )
 
     def _allowed(self) -> bool:
         now = time.monotonic()
@@ -98,6 +103,7 @@ class FunctionLog:
 
     def _flush(self) -> None:
         self._flushing = False
+        self._say_suppressed()
         with contextlib.suppress(OSError, ValueError):
             self._file.flush()
         if self._path and self._size > _LARGEST_FILE:

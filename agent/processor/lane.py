@@ -318,6 +318,7 @@ class Lane:
 
     def _fail(self, reason: str) -> None:
         if not self._started.done():
+            self.pool.function_log.line(self.index, reason)
             self._started.set_exception(self.pool.function_error(reason))
 
     # ---------------------------------------------------------------------------------------- its end

@@ -16,7 +16,7 @@ from typing import Any
 
 from loguru import logger
 
-from agent.model.errors import AgentError
+from agent.model.errors import AgentError, CommandError
 from agent.model.registry import trigger_kind
 from agent.model.spec import TriggerSpec
 from agent.processor.config import ProcessorConfig
@@ -29,6 +29,7 @@ from agent.processor.pool import Pool
 from agent.processor.pools import make_pools
 from agent.processor.sink import TriggerSink, sink_class
 
+_LAST_WORDS_S = 2.0  # to send the answers of what was ended
 _ORPHANED_S = 2.0  # to drain when the agent is gone: its successor waits for us
 _STABLE_S = 30.0
 _LONGEST_DELAY_S = 30.0
@@ -44,6 +45,7 @@ class Processor:
         self._specs = {s.name: s for s in config.function.spec.triggers.values() if not s.disabled}
         self._grace_s = max((s.worker_termination_timeout for s in self._specs.values()), default=10.0)
         self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()  # a second signal: do not wait for what is in flight
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._link: Link | None = None
         self._limits: Limits | None = None
@@ -55,8 +57,10 @@ class Processor:
     async def run(self) -> None:
         """Start everything, serve until `stop`, a signal, or the end of the agent; then drain."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
+        # A terminal that is closed is a stop too; under an agent, which has none, its death is told by the link.
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self._signalled)
         try:
             async with AsyncExitStack() as stack:
                 if self.config.link_fd >= 0:
@@ -65,11 +69,16 @@ class Processor:
                     stack.push_async_callback(self._link.flush)
                 failure = await self._start(stack)
         finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in numbers:
                 loop.remove_signal_handler(number)
         # Raised only here: on its way through the pools' task groups it would become a group of errors.
         if failure:
             raise failure
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        self.stop()
 
     def stop(self) -> None:
         """Close the intake of every trigger, drain, leave."""
@@ -91,6 +100,7 @@ class Processor:
         if self._link:
             listening = asyncio.create_task(self._listen(self._link), name="link")
             stack.callback(listening.cancel)
+        self._make_folders()
         name, spec = self.config.function.metadata.name, self.config.function.spec
         function_log = FunctionLog(name, spec.log_level, self.config.log_file)
         stack.callback(function_log.close)
@@ -122,6 +132,15 @@ class Processor:
             await self._stop_triggers()
         return None
 
+    def _make_folders(self) -> None:
+        for name in self._specs:
+            folder = self.config.state_dir / name
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                what = f"the state folder cannot be made: {error.strerror}"
+                raise CommandError(what, where=str(folder), fix="give another with --state-dir") from error
+
     def _age(self) -> float:
         return round(time.monotonic() - self._started, 3)
 
@@ -145,7 +164,6 @@ class Processor:
     def _make_sinks(self, pools: dict[str, Pool], delivery: Delivery) -> None:
         for spec in self._specs.values():
             state_dir = self.config.state_dir / spec.name
-            state_dir.mkdir(parents=True, exist_ok=True)
             kind = trigger_kind(spec.kind).name
             self.sinks[spec.name] = sink_class(spec)(
                 spec,
@@ -199,12 +217,29 @@ class Processor:
                 self._tasks[name].cancel()
             else:
                 sink.release()
-        running = [task for task in self._tasks.values() if not task.done()]
-        if running:
-            _, late = await asyncio.wait(running, timeout=self._grace_s)
-            for task in late:
-                self.log.warning("trigger did not drain in time", task=task.get_name(), grace_s=self._grace_s)
-                task.cancel()
+        if await self._drained(self._grace_s):
+            return
+        # Workers that hang are ended, so that whoever waits for an answer still gets one.
+        for task in self._running():
+            self.log.warning("trigger did not drain in time", task=task.get_name(), grace_s=self._grace_s)
+        for pool in self._pools:
+            pool.give_up()
+        await self._drained(_LAST_WORDS_S)
+        for task in self._running():
+            task.cancel()
+
+    def _running(self) -> list[asyncio.Task[None]]:
+        return [task for task in self._tasks.values() if not task.done()]
+
+    async def _drained(self, within_s: float) -> bool:
+        """Whether every trigger has ended in time, or before a second signal."""
+        hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
+        gathered = asyncio.gather(*self._running(), return_exceptions=True)
+        try:
+            await asyncio.wait([hurry, gathered], timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            return not self._running()
+        finally:
+            hurry.cancel()
 
     # ---------------------------------------------------------------------------------------------------- link
 

@@ -123,11 +123,18 @@ class Pool:
                 fix="look at init_context and at module level of the handler, or raise readinessTimeoutSeconds",
             ) from None
 
+    def give_up(self) -> None:
+        """What has not been answered by now will not be: workers are killed, what waits is refused."""
+        self._closing = True
+        self._refuse_queue()
+        for lane in (*self.lanes, *self._beside):
+            lane.kill()
+
     # ------------------------------------------------------------------------------------- keeping workers
 
     async def _keep(self, index: int, first: asyncio.Future[None]) -> None:
-        """One worker's place: there is always one in it, or on its way."""
-        while True:
+        """One worker's place: there is always one in it, or on its way, until the pool closes."""
+        while not self._closing:
             lane, begun = self.lanes[index], self._loop.time()
             try:
                 await self._start(lane)

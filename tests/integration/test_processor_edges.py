@@ -153,3 +153,37 @@ def _nowhere(launch: Any) -> Any:
     import dataclasses
 
     return dataclasses.replace(launch, argv=("/nonexistent/python",))
+
+
+async def test_who_waits_for_a_hanging_handler_is_answered_at_the_end(tmp_path: Path) -> None:
+    """The trigger's task waits for its answer; it gets one before it is cancelled for good."""
+    code = "import time\ndef handler(context, event):\n    time.sleep(1000)\n"
+    async with running(tmp_path, code, kind="http", interval=None, workerTerminationTimeout="500ms") as f:
+        address = await eventually(lambda: f.sink.statistics.address)
+        host, _, port = address.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await eventually(lambda: f.processor.statistics()["workers"][0]["busy"])
+        f.processor.stop()
+        assert b" 502 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_second_signal_ends_the_drain(tmp_path: Path) -> None:
+    code = "import time\ndef handler(context, event):\n    time.sleep(1000)\n"
+    async with running(tmp_path, code, workerTerminationTimeout="1000s") as f:
+        hanging = f.start()
+        await eventually(lambda: f.processor.statistics()["workers"][0]["busy"])
+        os.kill(os.getpid(), signal.SIGTERM)
+        await eventually(f.processor._stop.is_set)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (await hanging).result is Result.WORKER_DIED
+
+
+async def test_a_function_that_prints_too_much_says_how_much_was_left_out(tmp_path: Path) -> None:
+    code = "def handler(context, event):\n    for number in range(20000):\n        print(number)\n"
+    async with running(tmp_path, code) as f:
+        await f.call()
+    text = "".join(path.read_text() for path in tmp_path.glob("function.log*"))
+    assert "suppressed" in text.splitlines()[-1]
