@@ -38,6 +38,8 @@ if ! command -v apt-get >/dev/null 2>&1; then
 fi
 echo "installing:$missing" >&2
 export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2086
-{ $run apt-get update && $run apt-get install -y --no-install-recommends $missing; } >/tmp/headrace-apt.log 2>&1 ||
-	{ tail -n 20 /tmp/headrace-apt.log >&2; exit 1; }
+{ $run apt-get update && $run apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 ||
+	{ tail -n 20 "$log" >&2; exit 1; }
