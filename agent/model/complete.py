@@ -11,14 +11,15 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.model.embedded import embedded_problem
+from agent.model.errors import SpecError
 from agent.model.findings import Findings, Place
 from agent.model.language import EXTENSIONS, extension_of, full_handler, handler_problem, language_of, runtime_problem
 from agent.model.names import FUNCTION_RULE, RESERVED, is_function_name
 from agent.model.promises import delivery_problems
-from agent.model.registry import trigger_kind
+from agent.model.registry import binding_kind, binding_kinds, trigger_kind
 from agent.model.runtime import languages
 from agent.model.source import source_files
-from agent.model.spec import EnvironmentVariable, Function, FunctionSpec, TriggerSpec
+from agent.model.spec import Binding, EnvironmentVariable, Function, FunctionSpec, TriggerSpec
 from agent.model.triggers import DEFAULT_HTTP
 
 
@@ -53,6 +54,7 @@ class Completion:
         spec = self._with_runtime(function.spec)
         spec = self._with_handler(spec)
         spec = self._with_env(spec)
+        spec = self._with_bindings(spec)
         self._check_build(spec)
         self._check_limits(spec)
         self._check_triggers(spec)
@@ -127,6 +129,33 @@ class Completion:
                 self.findings.warning(f"{item.name} is given more than once", self.place(key), key, fix)
             by_name[item.name] = item
         return replace(spec, env=list(by_name.values()))
+
+    def _with_bindings(self, spec: FunctionSpec) -> FunctionSpec:
+        """Both spellings together, name and kind filled in. One of nuclio's that we lack is left out with a warning."""
+        known = {name.lower() for name in binding_kinds()}
+        found: dict[str, Binding] = {}
+        given = [("bindings", name, item) for name, item in spec.bindings.items()]
+        given += [("dataBindings", name, item) for name, item in spec.data_bindings.items()]
+        for under, name, item in given:
+            key, kind = f"spec.{under}.{name}", item.kind or item.class_
+            if under == "dataBindings" and kind.lower() not in known:
+                self.findings.warning(
+                    f"data bindings of kind {kind!r} are not supported", self.place(key), key, "ignored"
+                )
+            elif name in found or name in spec.triggers:
+                self.error(f"{name!r} is a trigger or binding already", key, "choose another name")
+            else:
+                found[name] = replace(item, name=name, kind=kind)
+                self._check_binding(found[name], key)
+        return replace(spec, bindings=found, data_bindings={})
+
+    def _check_binding(self, item: Binding, key: str) -> None:
+        try:
+            binding_kind(item.kind).check(item)
+        except SpecError as error:
+            self.error(error.what, f"{key}.kind", error.fix)
+        except ValueError as error:
+            self.error(str(error), key)
 
     def _check_build(self, spec: FunctionSpec) -> None:
         key, kind = "spec.build.codeEntryType", spec.build.code_entry_type

@@ -1,4 +1,5 @@
-"""Finds plug-ins by folder name: `agent.triggers.<kind>.trigger`, `runtimes.<language>.runtime`.
+"""Finds plug-ins by folder name: `agent.triggers.<kind>.trigger`, `bindings.<kind>.binding`,
+`runtimes.<language>.runtime`.
 
 There is no list to edit, and a kind that no spec names is never imported: it costs no memory and needs no library.
 """
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from agent.model.errors import SpecError
+from agent.model.outlet import Outlet
 from agent.model.sink import Sink
-from agent.model.spec import TriggerSpec
+from agent.model.spec import Binding, TriggerSpec
 
 S = TypeVar("S", bound=TriggerSpec)
 Run = Callable[[Any, Sink], Awaitable[None]]
@@ -82,3 +84,50 @@ def trigger_kind(kind: str) -> TriggerKind:
 def _of_nuclio(kind: str) -> bool:
     name = kind.lower()
     return KIND_ALIASES.get(name, name) in KINDS_OF_NUCLIO
+
+
+Deliver = Callable[[Binding | TriggerSpec, Outlet], Awaitable[None]]
+Check = Callable[[Binding], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BindingKind:
+    """A registered binding. `check` raises ValueError, its text beginning with the key, for what cannot be used."""
+
+    name: str
+    check: Check
+    deliver: Deliver
+
+
+_bindings: dict[str, BindingKind] = {}
+
+
+def binding(check: Check) -> Callable[[Deliver], Deliver]:
+    """Register the decorated coroutine function as what delivers for bindings of its folder's kind."""
+
+    def register(deliver: Deliver) -> Deliver:
+        name = deliver.__module__.rsplit(".", 2)[-2]
+        _bindings[name] = BindingKind(name, check, deliver)
+        return deliver
+
+    return register
+
+
+def binding_kinds() -> list[str]:
+    """Every kind of binding there is a folder for."""
+    package = importlib.import_module("bindings")
+    return sorted(item.name.replace("_", "-") for item in pkgutil.iter_modules(package.__path__) if item.ispkg)
+
+
+def binding_kind(kind: str) -> BindingKind:
+    """Import and return the binding of that kind. Raises SpecError when it or its library is missing."""
+    folder = folder_of(kind)
+    if folder.replace("_", "-") not in binding_kinds():
+        raise SpecError(f"no binding of kind {kind!r}", fix=f"known kinds: {', '.join(binding_kinds())}")
+    try:
+        importlib.import_module(f"bindings.{folder}.binding")
+    except ModuleNotFoundError as error:
+        raise SpecError(
+            f"binding kind {kind!r} needs the Python package {error.name!r}", fix=f"pip install 'headrace[{folder}]'"
+        ) from error
+    return _bindings[folder]

@@ -256,6 +256,47 @@ class Recycle(Spec, frozen=True, kw_only=True):
         return int(amount(self.memory))
 
 
+class Binding(Spec, frozen=True, kw_only=True):
+    """One entry of `bindings`. The keys of a kind itself stand under `attributes`: see bindings/KIND/README.md."""
+
+    name: str = ""
+    class_: str = field(default="", name="class")
+    kind: str = ""  # empty: `class`, as in nuclio
+    url: str = ""
+    path: str = ""
+    query: str = ""
+    secret: str = ""
+    username: str = ""
+    password: str = ""
+    topic: str = ""  # of what is published without one
+    attributes: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        """Never the password, which may also stand in the URL."""
+        return f"Binding(name={self.name!r}, kind={self.kind!r})"
+
+
+class Outbox(Spec, frozen=True, kw_only=True):
+    """`outbox`: what is kept of what the function publishes until the broker has it. Bounds are of each target."""
+
+    durable: bool = True  # on disk; false: in memory, lost with the processor
+    commit_window: Duration = Duration(0.01)  # what was published within so long shares one write
+    max_bytes: Annotated[int, Meta(ge=65536, le=1 << 40)] = 64 << 20
+    max_age: Duration = Duration(7 * 86400.0)  # time without power does not count
+    when_full: Literal["block", "drop-oldest", "drop-newest"] = "block"
+    share: Annotated[float, Meta(ge=0, le=1)] = 0.5  # of fresh messages while older ones of other keys wait
+    historical_after: Duration = Duration(60.0)  # what waited longer is marked so
+    min_free_bytes: Annotated[int, Meta(ge=0)] = 32 << 20  # of the disk: with less, it counts as full
+    min_free_percent: Annotated[float, Meta(ge=0, le=90)] = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.commit_window <= 1:
+            raise ValueError("commitWindow: must be from 0s to 1s")
+        for key, value in (("maxAge", self.max_age), ("historicalAfter", self.historical_after)):
+            if value <= 0:
+                raise ValueError(f"{key}: must be more than 0s")
+
+
 class Metadata(Spec, frozen=True, kw_only=True):
     """Name and labels. The name is lower-case letters, digits and dashes, at most 63 characters."""
 
@@ -287,6 +328,9 @@ class FunctionSpec(Spec, frozen=True, kw_only=True):
     limits: ProcessLimits = ProcessLimits()
     security_context: SecurityContext = SecurityContext()
     recycle: Recycle = Recycle()
+    bindings: dict[str, Binding] = {}
+    data_bindings: dict[str, Binding] = {}  # nuclio's name for the same; empty once the function is complete
+    outbox: Outbox = Outbox()
 
     @property
     def readiness_timeout_s(self) -> float:

@@ -44,7 +44,7 @@ TOLERATED: dict[type[Struct], dict[str, str]] = {
         customScalingMetricSpecs""",
     )
     | _keys(CONTAINERS, "image imageHash runRegistry imagePullSecrets imagePullPolicy volumes devices")
-    | _keys(NOT_YET, "dataBindings version alias publish")
+    | _keys(NOT_YET, "version alias publish")
     | _keys(UNUSED, "dealerURI disableSensitiveFieldsMasking avatar eTag"),
     Build: _keys(
         CONTAINERS,
@@ -70,7 +70,7 @@ TOLERATED: dict[type[Struct], dict[str, str]] = {
 SILENT = frozenset(["apiversion", "kind", "status"])
 """The envelope every nuclio file has: not worth a line."""
 
-MISSED = frozenset(["valuefrom", "envfrom", "databindings"])
+MISSED = frozenset(["valuefrom", "envfrom"])
 """A function that has one of these most likely does not work without: a warning, not a note."""
 
 

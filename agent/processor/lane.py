@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from agent.model.event import Outcome, Result
 from agent.processor.health import HUNG_GRACE_S
 from agent.processor.job import Group, Job
+from agent.processor.outbox.published import Published
 from agent.processor.watch import NEVER, Watch
 from agent.processor.worker import WorkerProcess
 from shmem import _channel
@@ -55,6 +56,7 @@ class Lane:
         self.last_reply_ns = 0
         self._late: set[int] = set()  # ids of events that are over their time: their replies mean nothing
         self._last_line = ""
+        self._published: dict[int, Published] = {}  # by record id, of events that are not answered yet
         self._watch = Watch(self)
         self._was_ready = False
         self._leaving = False
@@ -283,9 +285,14 @@ class Lane:
                 self.last_reply_ns = time.monotonic_ns()
                 self._learn(nanoseconds or self.last_reply_ns - job.begun_ns)
                 outcome = Outcome(Result.REPLIED, status, text, headers, body, job.logs)
-                job.sink.finish(job, outcome)
+                if self._published and (published := self._published.pop(id, None)) and self.pool.outbox:
+                    self.pool.outbox.finish(job, outcome, published)
+                else:
+                    job.sink.finish(job, outcome)
             elif kind == _channel.LOG:
                 self._log(id, status, nanoseconds, text, body)
+            elif kind == _channel.PUBLISH:
+                self._publish(id, status, text, headers, body)
             elif kind == _channel.READY:
                 self._set_ready()
             elif kind == _channel.FAILED:
@@ -307,6 +314,16 @@ class Lane:
             if job.logs is None:
                 job.logs = []
             job.logs.append(record)
+
+    def _publish(self, id: int, status: int, target: str, attributes: list[tuple[str, str]], body: bytes) -> None:
+        """Of an event that is still in hand, or of none."""
+        if self.pool.outbox is None or (id and id not in self.pending):
+            return
+        of = self._published.setdefault(id, Published()) if id else None
+        if status == 0:
+            self.pool.outbox.published(of, target, attributes, body)
+        elif of is not None:
+            of.problem = body.decode(errors="replace")
 
     def _set_ready(self) -> None:
         self.ready = True
@@ -343,6 +360,7 @@ class Lane:
         for job in jobs:
             del self.pending[job.id]
             self._late.add(job.id)
+            self._published.pop(job.id, None)
         self._finish(jobs, Result.TIMED_OUT)
 
     def terminate(self) -> None:

@@ -25,6 +25,7 @@ from agent.processor.function_log import FunctionLog
 from agent.processor.limits.limits import Limits
 from agent.processor.link import Link, Report
 from agent.processor.nursery import WorkerNursery
+from agent.processor.outbox.outbox import Outbox
 from agent.processor.pool import Pool
 from agent.processor.pools import make_pools
 from agent.processor.sink import TriggerSink, sink_class
@@ -50,6 +51,7 @@ class Processor:
         self._link: Link | None = None
         self._limits: Limits | None = None
         self._delivery: Delivery
+        self._outbox: Outbox | None = None
         self._pools: list[Pool] = []
         self._readiness: asyncio.Task[None] | None = None
         self._started = time.monotonic()
@@ -104,15 +106,18 @@ class Processor:
         name, spec = self.config.function.metadata.name, self.config.function.spec
         function_log = FunctionLog(name, spec.log_level, self.config.log_file)
         stack.callback(function_log.close)
-        delivery = Delivery(self.config.state_dir, self._specs, self.log)
+        delivery = Delivery(self.config.state_dir, self._specs, self.log, spec.outbox)
         stack.push_async_callback(delivery.close)  # after the workers: what they still finish is still written
+        outbox = Outbox(name, spec, delivery, self.log, self._hold)
+        stack.push_async_callback(outbox.close)
+        self._outbox = outbox
         nursery = WorkerNursery(self.config.nursery_fd) if self.config.nursery_fd >= 0 else None
         if nursery:
             stack.callback(nursery.close)
         limits = Limits(name, spec, self.log)
         stack.callback(limits.close)
         self._limits = limits
-        pools = make_pools(self.config, function_log, self.log, nursery, limits, self.report)
+        pools = make_pools(self.config, function_log, self.log, nursery, limits, self.report, outbox)
         self._pools = list({id(pool): pool for pool in pools.values()}.values())
         for pool in self._pools:
             await stack.enter_async_context(pool.open(self._grace_s))
@@ -177,6 +182,8 @@ class Processor:
                 delivery=delivery,
             )
         delivery.start(self.sinks)
+        if self._outbox:
+            self._outbox.start()
 
     # ------------------------------------------------------------------------------------------------ triggers
 
@@ -207,10 +214,16 @@ class Processor:
         finally:
             sink.release()
 
+    def _hold(self, held: bool) -> None:
+        for pool in self._pools:
+            pool.hold(held)
+
     async def _stop_triggers(self) -> None:
         """Bounded: each trigger gets the grace to finish what is in flight, then is cancelled a second time."""
         self.log.info("draining")
         self._delivery.hurry()
+        if self._outbox:
+            self._outbox.hurry()
         for name, sink in self.sinks.items():
             sink.stop_retrying()
             if name in self._tasks:
@@ -284,4 +297,5 @@ class Processor:
             "workers_recycled": sum(pool.recycled for pool in self._pools),
             "failing": "; ".join(filter(None, (pool.failing for pool in self._pools))),
             "limits": self._limits.statistics() if self._limits else {},
+            "outbox": self._outbox.statistics() if self._outbox else {},
         }

@@ -24,6 +24,7 @@ from agent.processor.job import Group
 from agent.processor.lane import Lane
 from agent.processor.limits.limits import Limits
 from agent.processor.limits.memory import available_bytes, held_bytes
+from agent.processor.outbox.outbox import Outbox
 from agent.processor.worker import WorkerLaunch
 
 if TYPE_CHECKING:
@@ -53,8 +54,11 @@ class Pool:
         recycle: Recycle | None = None,
         limits: Limits | None = None,
         report: Callable[[dict[str, Any]], None] = lambda message: None,
+        outbox: Outbox | None = None,
     ) -> None:
         self.name = name
+        self.outbox = outbox
+        self._held = False  # the outbox is full: what waits goes on waiting
         self.in_flight_limit = in_flight_limit
         self.event_timeout_ns = int(event_timeout_s * 1e9)
         self.function_log = function_log
@@ -270,6 +274,8 @@ class Pool:
     def _lane_for(self, group: Group) -> Lane | None:
         best: Lane | None = None
         fewest = 1 << 30
+        if self._held:
+            return None
         alone = group[0].sink.batches
         for lane in self.lanes:
             waiting = len(lane.pending)
@@ -288,8 +294,16 @@ class Pool:
             return True
         return lane.give(group[0])
 
+    def hold(self, held: bool) -> None:
+        """Give the workers nothing more, or go on."""
+        self._held = held
+        for lane in self.lanes:
+            self.refill(lane)
+
     def refill(self, lane: Lane) -> None:
         """The lane may have room: give it what waits, callers and deliveries in turn."""
+        if self._held:
+            return
         while lane.ready and not lane.half_batch:
             queue = self._next_queue()
             if not queue:

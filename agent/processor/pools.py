@@ -13,6 +13,7 @@ from agent.processor.config import ProcessorConfig
 from agent.processor.function_log import FunctionLog
 from agent.processor.limits.limits import Limits
 from agent.processor.nursery import WorkerNursery
+from agent.processor.outbox.outbox import Outbox
 from agent.processor.pool import Pool
 from agent.processor.worker import WorkerLaunch
 
@@ -27,6 +28,7 @@ def make_pools(
     nursery: WorkerNursery | None,
     limits: Limits | None = None,
     report: Callable[[dict[str, Any]], None] = lambda message: None,
+    outbox: Outbox | None = None,
 ) -> dict[str, Pool]:
     """A pool for every enabled trigger, by trigger name; triggers that share workers get the same one."""
     spec = config.function.spec
@@ -51,6 +53,7 @@ def make_pools(
             recycle=spec.recycle,
             limits=limits,
             report=report,
+            outbox=outbox,
         )
         pools |= {trigger.name: pool for trigger in triggers}
     return pools
@@ -84,6 +87,9 @@ def _launcher(
         "code_dir": str(config.code_dir),
         "calls_dir": config.calls_dir,
         "log_level": config.function.spec.log_level,
+        "bindings": {name: item.topic for name, item in config.function.spec.bindings.items()},
+        "brokers": [name for name, item in config.function.spec.triggers.items() if item.kind == "mqtt"],
+        "max_body": config.function.spec.max_body_bytes,
     }
 
     def make() -> WorkerLaunch:

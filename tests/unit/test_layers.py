@@ -57,6 +57,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "agent.cli.processor": (*FACE, *BELOW_PROCESSOR, "agent.processor"),
 }
 
+SAME_PROTOCOL = {"bindings.mqtt": "agent.triggers.mqtt"}
+"""The one thing plug-ins share: a binding may use the client of the trigger that speaks the same protocol."""
+
 STANDARD_ONLY = ("runtimes/python/worker.py", "runtimes/python/nuclio_sdk", "runtimes/python/sdk")
 """Run inside the function's own interpreter, where nothing but the standard library is sure to be there."""
 
@@ -111,6 +114,7 @@ def layer_of(module: str) -> str:
 def allowed(layer: str, target: str) -> bool:
     row = next((name for name in PLUG_INS if layer.startswith(f"{name}.")), layer)
     own = (layer, "agent.cli.main") if layer.startswith("agent.cli") else (layer,)
+    own = (*own, SAME_PROTOCOL[layer]) if layer in SAME_PROTOCOL else own
     return any(target == name or target.startswith(f"{name}.") for name in (*MAY_IMPORT[row], *own))
 
 
@@ -163,6 +167,9 @@ def test_init_files_are_empty() -> None:
         ("runtimes.python.runtime", "shmem.channel", True),
         ("runtimes.python.runtime", "runtimes.nodejs.runtime", False),
         ("agent.processor.run", "runtimes.python.runtime", True),
+        ("bindings.mqtt.binding", "agent.triggers.mqtt.link.Link", True),
+        ("bindings.mqtt.binding", "agent.triggers.http.trigger", False),
+        ("agent.triggers.mqtt.trigger", "bindings.mqtt.binding", False),
         ("agent.cli.validate", "agent.processor.run", False),
         ("agent.cli.run", "agent.processor.run", True),
         ("agent.daemon", "agent.processor.run", False),

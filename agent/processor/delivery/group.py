@@ -5,15 +5,17 @@ Flow: sinks fill it on the loop -> store writes it in its thread -> `then` runs 
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import sqlite3
 
 Then = Callable[[bool], None]
 """Called once: True when it is on the disk, False when it never will be."""
 
-Write = Callable[[sqlite3.Connection], None]
+Write = Callable[["sqlite3.Connection"], None]
 """What another part of the processor writes in the same transaction. Made again when the commit is."""
 
 

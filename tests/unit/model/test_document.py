@@ -9,13 +9,24 @@ import msgspec
 import pytest
 
 from agent.model.load import load_text
-from agent.model.spec import AsyncMode, Batch, Build, FunctionSpec, LoggerSink, Metadata, RestartPolicy, TriggerSpec
+from agent.model.spec import (
+    AsyncMode,
+    Batch,
+    Binding,
+    Build,
+    FunctionSpec,
+    LoggerSink,
+    Metadata,
+    Outbox,
+    RestartPolicy,
+    TriggerSpec,
+)
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "function-spec.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "spec", [Metadata, FunctionSpec, Build, TriggerSpec, Batch, AsyncMode, RestartPolicy, LoggerSink]
+    "spec", [Metadata, FunctionSpec, Build, TriggerSpec, Batch, AsyncMode, RestartPolicy, LoggerSink, Binding, Outbox]
 )
 def test_every_key_is_there(spec: type[msgspec.Struct]) -> None:
     names = [item.encode_name for item in msgspec.structs.fields(spec)]

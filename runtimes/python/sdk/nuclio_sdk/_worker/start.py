@@ -14,6 +14,7 @@ from ..context import Context
 from ..event import TriggerInfo
 from ..logger import Logger
 from ..platform import Platform
+from ..publisher import Publisher
 from . import plain
 from .channel_event import event_class
 from .lane import Lane, ViewKept
@@ -102,7 +103,10 @@ def _context(worker: dict[str, Any], output: ChannelOutput) -> Context:
     logger.outputs["default"] = output
     platform = Platform("local", namespace=worker["namespace"], calls_dir=worker["calls_dir"])
     trigger = TriggerInfo(worker["trigger_kind"], worker["trigger_name"])
-    return Context(logger, platform, worker["worker_id"], trigger)
+    publisher = Publisher(
+        output, worker.get("bindings", {}), worker.get("brokers", []), worker.get("max_body", 1 << 24)
+    )
+    return Context(logger, platform, worker["worker_id"], trigger, publisher)
 
 
 def _serve_lane(lane: Lane, settings: Settings) -> int:
