@@ -152,8 +152,13 @@ def _default_folders() -> tuple[str, str, str]:
     home = Path.home()
     configuration = os.environ.get("XDG_CONFIG_HOME") or home / ".config"
     state = os.environ.get("XDG_STATE_HOME") or home / ".local/state"
-    run = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/headrace-{os.geteuid()}"
+    run = os.environ.get("XDG_RUNTIME_DIR") or shared_place()
     return f"{configuration}/headrace/functions.d", f"{state}/headrace", f"{run}/headrace"
+
+
+def shared_place() -> Path:
+    """Where a user without a runtime directory has the run folder: everybody may write beside it, so it is checked."""
+    return Path(f"/tmp/headrace-{os.geteuid()}")
 
 
 def default_file() -> Path | None:

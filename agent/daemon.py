@@ -18,10 +18,11 @@ from pathlib import Path
 import msgspec
 from loguru import logger
 
-from agent.configuration import Configuration, Supervision
+from agent.configuration import Configuration, Supervision, shared_place
 from agent.dropins.dropins import DropIns
 from agent.model.errors import AgentError, SpecError
 from agent.model.load import Loaded, load_function
+from agent.model.private import private_folder
 from agent.store import atomic
 from agent.store.generations import Generations
 from agent.store.lock import locked
@@ -207,6 +208,8 @@ def _folders(configuration: Configuration) -> tuple[Path, Path, Path]:
     for name, mode in (("functions", 0o755), ("state", 0o700), ("run", 0o755)):
         path = Path(getattr(configuration.paths, name))
         try:
+            if shared_place() in path.parents:
+                private_folder(shared_place(), f"--{_OPTIONS[name]}")
             path.mkdir(mode=mode, parents=True, exist_ok=True)
         except OSError as error:
             raise SpecError(

@@ -15,6 +15,7 @@ from agent.logging_setup import configure
 from agent.model.errors import CommandError, SpecError
 from agent.model.listen import Address, address_of, listening, open_listener
 from agent.model.load import Loaded, embedded_source, load_function
+from agent.model.private import private_folder
 from agent.model.spec import Function, TriggerSpec
 from agent.processor.config import ProcessorConfig
 from agent.processor.run import run_to_end
@@ -75,10 +76,10 @@ def _code_dir(loaded: Loaded, folder: Path) -> Path:
 
 
 def _default_calls_dir() -> Path:
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"{tempfile.gettempdir()}/headrace-{os.getuid()}"
-    folder = Path(base, "headrace-calls")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if not base:
+        base = str(private_folder(Path(tempfile.gettempdir(), f"headrace-{os.getuid()}"), "--calls-dir"))
+    return private_folder(Path(base, "headrace-calls"), "--calls-dir")
 
 
 def _listeners(
