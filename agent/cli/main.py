@@ -33,6 +33,9 @@ COMMANDS = (
     Command("agent", "agent.cli.agent", "the daemon: keep functions running", "headrace agent --config agent.yaml"),
     Command("validate", "agent.cli.validate", "check function specifications", "headrace validate functions.d/"),
     Command("schema", "agent.cli.schema", "print the JSON Schema of function.yaml", "headrace schema > function.json"),
+    Command(
+        "dead-letters", "agent.cli.deadletters", "events that could not be handled", "headrace dead-letters list hello"
+    ),
     Command("processor", "agent.cli.processor", "serve one function; the agent starts it", "headrace processor DIR"),
     Command("version", "agent.cli.version", "print the version", "headrace version"),
 )

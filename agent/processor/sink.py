@@ -36,11 +36,16 @@ _MENDABLE = (Result.REPLIED, Result.TIMED_OUT, Result.WORKER_DIED, Result.NO_WOR
 
 def sink_class(spec: TriggerSpec) -> type[TriggerSink]:
     """What a trigger with these keys needs."""
-    if not spec.journal and spec.promise != "effectively-once":
-        return TriggerSink
-    from agent.processor.delivery.durable import DurableSink  # late: few functions need it
+    # Imported late: few functions need them, and SQLite with them.
+    if spec.journal:
+        from agent.processor.delivery.journalling import JournallingSink
 
-    return DurableSink
+        return JournallingSink
+    if spec.promise == "effectively-once":
+        from agent.processor.delivery.remembering import RememberingSink
+
+        return RememberingSink
+    return TriggerSink
 
 
 class TriggerSink:

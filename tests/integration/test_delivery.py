@@ -42,7 +42,7 @@ def counters(f: RunningProcessor) -> dict[str, int]:
 
 def waiting(f: RunningProcessor) -> int:
     """Events in the journal."""
-    events: int = f.processor.statistics()["triggers"]["t"]["journal"]["events"]
+    events: int = f.processor.statistics()["triggers"]["t"].get("journal", {"events": -1})["events"]
     return events
 
 

@@ -54,6 +54,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     ),
     "agent.cli.demo": (*FACE, "agent.demo", "agent.configuration", "agent.daemon"),
     "agent.cli.run": (*FACE, *BELOW_PROCESSOR, "agent.processor"),
+    "agent.cli.deadletters": (*FACE, "agent.configuration", "agent.processor.delivery"),
     "agent.cli.processor": (*FACE, *BELOW_PROCESSOR, "agent.processor"),
 }
 

@@ -299,8 +299,9 @@ class Commits:
         for timer in (self._due, self._looking):
             if timer:
                 timer.cancel()
-        if self._store is not None:
-            await self._loop.run_in_executor(self._thread, self._store.close)
+        store, self._store = self._store, None
+        if store is not None:
+            await self._loop.run_in_executor(self._thread, store.close)
         self._thread.shutdown()
         self._lock.release()
 
