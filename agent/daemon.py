@@ -113,7 +113,12 @@ async def _serve(
         async with asyncio.TaskGroup() as tasks:
             policy = _policy(configuration.supervisor)
             supervisor = Supervisor(
-                tasks, launcher, sockets, policy, lambda version: generations.remove(version.folder), generations.forget
+                tasks,
+                launcher,
+                sockets,
+                policy,
+                unused=lambda version: generations.remove(version.folder),
+                gone=lambda name: deployed.gone(name),
             )
             deployed = _Deployed(supervisor, generations)
             settle, leave_out = float(configuration.dropins.settle), configuration.dropins.ignore
@@ -188,18 +193,29 @@ def _signals() -> Iterator[_Signals]:
 
 
 class _Deployed:
-    """Target of the drop-ins: prepares a version's folder and hands it to the supervisor."""
+    """Target of the drop-ins: prepares a version's folder, in a thread, and hands it to the supervisor."""
 
     def __init__(self, supervisor: Supervisor, generations: Generations) -> None:
         self._supervisor = supervisor
         self._generations = generations
+        self._preparing = ""
         self.reject = supervisor.reject
         self.accept = supervisor.accept
         self.remove = supervisor.remove
 
-    def apply(self, loaded: Loaded, digest: str) -> None:
-        folder = self._generations.prepare(loaded)
-        self._supervisor.apply(Version(loaded.function, folder, str(loaded.source), digest))
+    async def apply(self, loaded: Loaded, digest: str) -> None:
+        """One at a time: the drop-ins are one task."""
+        self._preparing = loaded.function.metadata.name
+        try:
+            folder = await asyncio.to_thread(self._generations.prepare, loaded)
+            self._supervisor.apply(Version(loaded.function, folder, str(loaded.source), digest))
+        finally:
+            self._preparing = ""
+
+    def gone(self, name: str) -> None:
+        """The last process of a function has ended. What is being prepared under its name must not be swept with it."""
+        if name != self._preparing:
+            self._generations.forget(name)
 
 
 def _folders(configuration: Configuration) -> tuple[Path, Path, Path]:

@@ -3,6 +3,7 @@
 Why: the simplest way to deploy is `cp`. Flow: folder -> [drop-ins] -> commands to the target (apply, reject, remove).
 Promise: a change is applied to the function it belongs to and to no other; what cannot be used leaves the version
 before it alone and says why; content decides, not time stamps; a folder that vanishes as a whole stops nothing.
+Files are read in a thread: one that takes seconds to read delays other changes, but not the agent.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ Load = Callable[[Path], Loaded]
 class Target(Protocol):
     """What drop-ins are applied to."""
 
-    def apply(self, loaded: Loaded, digest: str) -> None:
+    async def apply(self, loaded: Loaded, digest: str) -> None:
         """Run this from now on. Raises AgentError when it cannot even be prepared."""
 
     def reject(self, name: str, message: str) -> None: ...
@@ -85,14 +86,14 @@ class DropIns:
         tree = Tree(self._folder, self._note)
         try:
             tree.start()
-            self._look(None)
+            await self._look(None)
             scanned()
             while True:
                 await self._event.wait()
                 await self._settled()
                 changed = None if self._everything else self._changed
                 self._changed, self._everything = set(), False
-                self._look(changed)
+                await self._look(changed)
         finally:
             tree.close()
 
@@ -119,20 +120,25 @@ class DropIns:
                 break
         self._event.clear()
 
-    def _look(self, changed: Iterable[str] | None) -> None:
+    async def _look(self, changed: Iterable[str] | None) -> None:
         """Read what changed (None: everything), then decide."""
+        if await asyncio.to_thread(self._read_changed, changed):
+            await self._decide()
+
+    def _read_changed(self, changed: Iterable[str] | None) -> bool:
+        """In a thread, which has the entries to itself meanwhile. False: nothing can be said about the folder."""
         try:
             present = {item.name for item in self._folder.iterdir() if _is_candidate(item)}
         except OSError as error:
             logger.error(
                 "functions folder cannot be read, nothing is changed", folder=str(self._folder), error=str(error)
             )
-            return
+            return False
         for name in set(self._entries) - present:
             self._digests.forget(self._entries.pop(name).path)
         for name in sorted(present if changed is None else self._touched(present, set(changed))):
             self._read(name)
-        self._decide()
+        return True
 
     def _touched(self, present: set[str], changed: set[str]) -> set[str]:
         """Names to read again: those that changed, and those whose code stands under a name that changed."""
@@ -185,7 +191,7 @@ class DropIns:
             entry.error = error
             logger.error("drop-in cannot be used", file=str(entry.path), error=error)
 
-    def _decide(self) -> None:
+    async def _decide(self) -> None:
         """The first file, in the order of their names, that defines a function counts."""
         wanted: dict[str, Entry] = {}
         problems: dict[str, str] = {}
@@ -201,7 +207,7 @@ class DropIns:
                 )
         self._remove_unwanted({*wanted, *problems})
         for name, entry in wanted.items():
-            self._apply(name, entry, problems)
+            await self._apply(name, entry, problems)
         self._report(problems)
 
     def _remove_unwanted(self, known: set[str]) -> None:
@@ -210,12 +216,12 @@ class DropIns:
             self._problems.pop(name, None)
             self._target.remove(name)
 
-    def _apply(self, name: str, entry: Entry, problems: dict[str, str]) -> None:
+    async def _apply(self, name: str, entry: Entry, problems: dict[str, str]) -> None:
         version = (entry.path, entry.good_digest)
         if self._applied.get(name) == version or entry.loaded is None:
             return
         try:
-            self._target.apply(entry.loaded, entry.good_digest)
+            await self._target.apply(entry.loaded, entry.good_digest)
         except AgentError as error:
             problems[name] = str(error)
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ class Target:
         self.told: list[tuple[str, ...]] = []
         self.error: AgentError | None = None
 
-    def apply(self, loaded, digest):
+    async def apply(self, loaded, digest):
         if self.error:
             raise self.error
         self.told.append(("apply", loaded.function.metadata.name, loaded.source.name))
@@ -60,7 +62,7 @@ class Folder:
         (self.path / name).write_text(content)
 
     def look(self, *names: str) -> list[tuple[str, ...]]:
-        self.dropins._look(names or None)
+        asyncio.run(self.dropins._look(names or None))
         return self.target.take()
 
 
@@ -191,3 +193,18 @@ def test_fault_in_a_plug_in_concerns_its_file_only(folder):
 
     folder.dropins._load = load
     assert sorted(told[:2] for told in folder.look()) == [("apply", "b"), ("reject", "a")]
+
+
+async def test_a_file_that_takes_long_to_read_does_not_stop_the_agent(tmp_path):
+    """A YAML file can be made so that it takes seconds."""
+    gone_on = threading.Event()
+
+    def load(path):
+        assert gone_on.wait(10), "nothing else ran"
+        return load_function(path)
+
+    (tmp_path / "blink.yaml").write_text(text("blink"))
+    target = Target()
+    asyncio.get_running_loop().call_soon(gone_on.set)
+    await DropIns(tmp_path, load, target)._look(None)
+    assert target.take() == [("apply", "blink", "blink.yaml")]
