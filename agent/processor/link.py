@@ -1,6 +1,6 @@
 """The processor's end of the link to its agent: JSON objects, one a line, over an inherited socket.
 
-See ARCHITECTURE.md for the messages. End-of-file means the agent is gone, which is an order to leave.
+See ARCHITECTURE.md for the messages. The end of it, whatever its reason, means the agent is gone: an order to leave.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from loguru import logger
+
 Report = dict[str, Any]
+
+LINE_LIMIT = 1 << 20
+"""Longest line in bytes, as at the agent's end: what is longer is no command of an agent."""
 
 
 class Link:
-    """`report` never blocks and never fails; `listen` returns at end-of-file."""
+    """`report` never blocks and never fails; `listen` returns at the end and never fails."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -25,7 +30,7 @@ class Link:
     @classmethod
     async def open(cls, descriptor: int) -> Link:
         """Take over the inherited socket."""
-        reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor))
+        reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=descriptor), limit=LINE_LIMIT)
         return cls(reader, writer)
 
     def report(self, message: Report) -> None:
@@ -34,11 +39,14 @@ class Link:
             self._writer.write(json.dumps(message).encode() + b"\n")
 
     async def listen(self, on_command: Callable[[Report], None]) -> None:
-        """Hand every command to `on_command` until the agent is gone."""
-        with contextlib.suppress(OSError):
+        """Hand every command to `on_command` until the agent is gone. What is no JSON object is skipped."""
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # ValueError: a line over the limit, after which nothing is in step
             while line := await self._reader.readline():
-                with contextlib.suppress(ValueError):
-                    on_command(json.loads(line))
+                command = _object(line)
+                if command is not None:
+                    _carry_out(on_command, command)
 
     async def flush(self) -> None:
         """Wait until what was reported is on its way."""
@@ -48,3 +56,18 @@ class Link:
     def close(self) -> None:
         """Close the socket."""
         self._writer.close()
+
+
+def _object(line: bytes) -> Report | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _carry_out(on_command: Callable[[Report], None], command: Report) -> None:
+    try:
+        on_command(command)
+    except Exception as error:  # a fault of ours: without the link nobody could stop this processor
+        logger.opt(exception=error).error("a command of the agent failed", command=command.get("command"))
