@@ -64,7 +64,9 @@ def log_lines() -> Iterator[list[str]]:
 
 
 @contextlib.asynccontextmanager
-async def watched(folder: Path, code: str, workers: int = 1, **spec: Any) -> AsyncIterator[tuple[RunningProcessor, list[str]]]:
+async def watched(
+    folder: Path, code: str, workers: int = 1, **spec: Any
+) -> AsyncIterator[tuple[RunningProcessor, list[str]]]:
     """A processor, and what nobody caught in its loop: asserted to be nothing at the end."""
     uncaught: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: uncaught.append(context))

@@ -14,7 +14,7 @@ from tests.support.interruptions import clock_jumps, debugged, stopped
 @pytest.mark.parametrize("side", ["worker", "processor"])
 def test_stopped_for_a_minute_and_continued(side: str, tmp_path: Path) -> None:
     with foreground(tmp_path) as function:
-        stopped(function, function.worker_pid if side == "worker" else function.process.pid, 120.0)
+        stopped(function, side, 60.0)
 
 
 @pytest.mark.parametrize("side", ["worker", "processor"])

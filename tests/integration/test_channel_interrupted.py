@@ -12,9 +12,9 @@ from tests.support.interruptions import clock_jumps, debugged, stopped
 
 
 @pytest.mark.parametrize("side", ["worker", "processor"])
-def test_stopped_for_three_seconds_and_continued(side: str, tmp_path: Path) -> None:
+def test_stopped_and_continued(side: str, tmp_path: Path) -> None:
     with foreground(tmp_path) as function:
-        stopped(function, function.worker_pid if side == "worker" else function.process.pid, 3.0)
+        stopped(function, side, 1.5)
 
 
 @pytest.mark.parametrize("side", ["worker", "processor"])

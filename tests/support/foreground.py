@@ -1,4 +1,4 @@
-"""`headrace run` in a process of its own, a function that remembers what it was given: for tests that interrupt it."""
+"""`headrace run` in a process of its own, a function that notes down what it is given: for tests that interrupt it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.support.eventually import wait_until
 
 CODE = """
 import json, os, time
-seen = []
 
 def handler(context, event):
-    if event.body == b"seen":
-        return json.dumps({"pid": os.getpid(), "seen": seen, "clock": time.time()})
-    seen.append(int(event.body))
+    if event.body == b"state":
+        return json.dumps({"pid": os.getpid(), "clock": time.time()})
+    with open("handled", "a") as handled:
+        handled.write(event.body.decode() + "\\n")
     return event.body
 """
 FUNCTION = """
@@ -42,15 +42,16 @@ SENDERS = 8
 
 
 class Foreground:
-    """`process` is the processor, `worker_pid` its worker. Numbers are sent one request each, several at once."""
+    """`process` is the processor, `worker_pid` its first worker. Numbers are sent one a request, several at once."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, handled: Path) -> None:
         self.process = process
         self.port = port
+        self._handled = handled
         self._senders = ThreadPoolExecutor(SENDERS)
         self._date = ""
         self._sent: list[tuple[int, Future[bytes]]] = []
-        self.worker_pid = int(self._state()["pid"])
+        self.worker_pid = self.worker()
 
     def clocks(self) -> tuple[float, float]:
         """What time it is for the processor (by its Date header) and for the worker, in seconds since 1970."""
@@ -70,8 +71,12 @@ class Foreground:
         finally:
             connection.close()
 
+    def worker(self) -> int:
+        """Process id of the worker that is there now."""
+        return int(self._state()["pid"])
+
     def _state(self) -> Any:
-        return json.loads(self.ask(b"seen"))
+        return json.loads(self.ask(b"state"))
 
     def send(self, count: int) -> None:
         """Send that many more numbers; returns at once."""
@@ -83,13 +88,17 @@ class Foreground:
         """Requests that have their reply."""
         return sum(reply.done() for _, reply in self._sent)
 
-    def check(self) -> None:
-        """Wait until everything is answered: rightly, handled once each, by the worker that was there at first."""
+    def replies(self) -> list[str]:
+        """What came for each request so far, for a test's message."""
+        return [repr(reply.exception() or reply.result()) for _, reply in self._sent if reply.done()]
+
+    def check(self, same_worker: bool = True) -> None:
+        """Wait until everything is answered: rightly, handled once each, and by the worker that was there at first."""
         for number, reply in self._sent:
             assert reply.result(timeout=100) == b"%d" % number
-        state = self._state()
-        assert sorted(state["seen"]) == list(range(len(self._sent)))
-        assert state["pid"] == self.worker_pid
+        handled = sorted(int(line) for line in self._handled.read_text().splitlines())
+        assert handled == list(range(len(self._sent)))
+        assert not same_worker or self._state()["pid"] == self.worker_pid
 
     def close(self) -> None:
         """Wait for the senders."""
@@ -98,23 +107,32 @@ class Foreground:
 
 @contextlib.contextmanager
 def foreground(folder: Path, environment: dict[str, str] | None = None) -> Iterator[Foreground]:
-    """Start the function; it is ended with SIGINT and must leave with 0."""
+    """Start the function, `environment` for both sides; it is ended with SIGINT and must leave with 0."""
     source, log = folder / "remember", folder / "run.log"
     source.mkdir()
+    (source / "handled").touch()
     (source / "main.py").write_text(textwrap.dedent(CODE))
-    (source / "function.yaml").write_text(FUNCTION)
+    # a worker gets what its function's spec says, and little of ours
+    variables = [{"name": name, "value": value} for name, value in (environment or {}).items()]
+    (source / "function.yaml").write_text(FUNCTION + f"  env: {json.dumps(variables)}\n")
     command = [sys.executable, "-m", "agent.cli.main", "run", str(source), "--port", "0"]
+    command += ["--calls-dir", str(folder / "calls")]
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=output, stderr=output, env=os.environ | (environment or {})
         )
     try:
         found = wait_until(lambda: re.search(r"address=http://127\.0\.0\.1:(\d+)", log.read_text()), within_s=30)
-        running = Foreground(process, int(found[1]))
+        running = Foreground(process, int(found[1]), source / "handled")
         yield running
         running.close()
     finally:
         process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGINT)
-        code = process.wait(20)
+        try:
+            code: int | None = process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            code = None
     assert code == 0, log.read_text()
