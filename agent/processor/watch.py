@@ -78,7 +78,8 @@ class Watch:
         begun = self._lane.begun(job)
         left_ns = self._deadline(job, begun) - time.monotonic_ns()
         if left_ns > _EARLY_NS:
-            self._look_in(left_ns)
+            # One that is not begun may be answered soon: then the event after it is due within the usual time from now.
+            self._look_in(left_ns if begun else min(left_ns, self._lane.pool.event_timeout_ns or left_ns))
         elif not begun:
             self._lane.replace("it does not take its events")
         elif self._lane.pool.event_timeout_ns:

@@ -53,6 +53,22 @@ async def test_an_event_is_over_at_its_time_however_its_handler_hangs(tmp_path: 
         await eventually(lambda: len(f.workers()) == 2)
 
 
+async def test_an_event_that_was_over_its_time_is_tried_again_where_that_is_promised(tmp_path: Path) -> None:
+    code = f"""
+        import pathlib, time
+        seen = pathlib.Path({str(tmp_path / "seen")!r})
+        def handler(context, event):
+            if not seen.exists():
+                seen.touch()
+                time.sleep(60)
+            return "at last"
+    """
+    keys = {"delivery": "at-least-once", "retryDelay": "10ms"}
+    async with running(tmp_path, code, spec={"eventTimeout": "200ms"}, **keys) as f:
+        outcome = await f.call(deliver=True)
+        assert (outcome.body, outcome.attempts) == (b"at last", 2)
+
+
 async def test_a_hung_handler_may_clean_up_before_it_is_killed(tmp_path: Path) -> None:
     code = f"""
         import pathlib, signal, time
