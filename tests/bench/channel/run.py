@@ -74,11 +74,11 @@ def measure(entries: Iterable[Entry], sizes: Iterable[int], lengths: Lengths) ->
     for number in range(lengths.rounds):
         for samples in table:
             _say(f"round {number + 1} of {lengths.rounds}: {samples.entry.name}, {samples.size} bytes")
-            _with_pair(samples, "start", _stretches, lengths)
+            _with_pair(samples, "a round", _stretches, lengths)
     for samples in table:
         if samples.size == PACED_SIZE and "start" not in samples.reasons:
             _say(f"system calls: {samples.entry.name}")
-            _with_pair(samples, "calls", _traced, lengths)
+            _with_pair(samples, "system calls", _traced, lengths)
     _say("")
     return [_row(samples) for samples in table]
 
@@ -86,14 +86,19 @@ def measure(entries: Iterable[Entry], sizes: Iterable[int], lengths: Lengths) ->
 def _with_pair(
     samples: Samples, what: str, work: Callable[[Samples, Processes, Lengths], None], lengths: Lengths
 ) -> None:
-    if "start" in samples.reasons:
-        return  # it will not start in this round either
+    if "start" in samples.reasons or what in samples.reasons:
+        return  # nor will it in this round: a peer that hangs costs a quarter of a minute each time
     try:
-        with contextlib.closing(start(samples.entry, samples.size)) as pair:
-            samples.note = pair.note
-            work(samples, pair, lengths)
+        pair = start(samples.entry, samples.size)
     except Unfit as error:
-        samples.reasons[what] = str(error)
+        samples.reasons["start"] = str(error)
+        return
+    with contextlib.closing(pair):
+        samples.note = pair.note
+        try:
+            work(samples, pair, lengths)
+        except Unfit as error:
+            samples.reasons[what] = str(error)
 
 
 def start(entry: Entry, size: int) -> Processes:

@@ -68,9 +68,11 @@ class _IceoryxEnd(End):
         loan, notify, move = self._publisher.loan_slice_uninit, self._notifier.notify, ctypes.memmove
 
         def send(body: bytes) -> None:
-            sample = loan(len(body) or 1)
-            move(sample.payload_ptr, body, len(body))
-            sample.assume_init().send()
+            delivered = 0
+            while not delivered:  # until both sides have opened their connection it goes to nobody
+                sample = loan(len(body) or 1)
+                move(sample.payload_ptr, body, len(body))
+                delivered = sample.assume_init().send()
             if not polls:
                 notify()
 
