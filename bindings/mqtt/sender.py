@@ -30,6 +30,10 @@ from agent.triggers.mqtt.spec import MqttSpec
 from bindings.mqtt import packets
 
 WINDOW = 64
+UNSTATED_WINDOW = 20
+"""With MQTT 3.1.1 a broker cannot say how much it takes at once. mosquitto's own bound is 20, and of QoS 2 messages
+beyond it 2.0 loses some without a word."""
+
 WINDOW_BYTES = 4 << 20
 MOST_PACKET = 1 << 20  # of what the broker may send us: answers only
 _IDS = 65535
@@ -58,7 +62,7 @@ class Sender:
         self._in_flight: dict[int, Parcel] = {}  # by packet id, in the order they were first sent
         self._bytes = 0
         self._next: Parcel | None = None  # taken, and not sent: its packet id is still in use
-        self._window, self._max_qos, self._max_bytes, self._retains = WINDOW, 2, 0, True
+        self._window, self._max_qos, self._max_bytes, self._retains = UNSTATED_WINDOW, 2, 0, True
         self._forgotten = False  # the broker had to begin a session: it knows nothing of what an earlier process sent
         self.online = False
         outlet.attach(self.fill)
@@ -291,7 +295,8 @@ class Sender:
         if reason.is_failure:
             self._end(f"the broker refused the connection: {reason}")
             return
-        self._window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
+        if self._spec.version == 5:
+            self._window = min(WINDOW, getattr(properties, "ReceiveMaximum", WINDOW))
         self._max_qos = getattr(properties, "MaximumQoS", 2)
         self._max_bytes = getattr(properties, "MaximumPacketSize", 0)
         self._retains = bool(getattr(properties, "RetainAvailable", 1))

@@ -330,5 +330,6 @@ class Outbox:
         return {
             "targets": {name: item.statistics() for name, item in self._targets.items() if item.wanted.is_set()},
             "held": len(self._held),
+            "trouble": self._disk.trouble if self._disk and self._open else "",
             "discarded": dict(self.discarded),
         }
