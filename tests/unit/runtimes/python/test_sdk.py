@@ -14,6 +14,8 @@ import nuclio_sdk.json_encoder
 import pytest
 from nuclio_sdk import Context, Event, EventDeserializerKinds, Logger, Platform, QualifiedOffset, TriggerInfo
 
+from tests.support.tools import need_module
+
 from .conftest import SDK
 
 EXPORTS = {
@@ -122,7 +124,7 @@ def test_deserialize() -> None:
 
 
 def test_deserialize_msgpack() -> None:
-    msgpack = pytest.importorskip("msgpack")
+    msgpack = need_module("msgpack")
     packed = msgpack.packb(MESSAGE)
     assert Event.from_msgpack(packed).method == "POST"
     raw = Event.deserialize(packed)

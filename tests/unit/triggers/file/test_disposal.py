@@ -14,6 +14,7 @@ from agent.model.event import Outcome, Result
 from agent.triggers.file import disposal
 from agent.triggers.file.disposal import fate_of, move
 from agent.triggers.file.ledger import Fate
+from tests.support.tools import lacking
 
 
 def test_taken_names_get_a_number(tmp_path: Path) -> None:
@@ -36,9 +37,14 @@ def test_file_system_without_the_careful_rename(tmp_path: Path, monkeypatch: pyt
     test_taken_names_get_a_number(tmp_path)
 
 
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system")
+def second_file_system() -> TemporaryDirectory[str]:
+    if not os.access("/dev/shm", os.W_OK):
+        lacking("needs a second file system: /dev/shm")
+    return TemporaryDirectory(dir="/dev/shm")
+
+
 def test_to_another_file_system(tmp_path: Path) -> None:
-    with TemporaryDirectory(dir="/dev/shm") as other:
+    with second_file_system() as other:
         for text in ("1", "2"):
             (tmp_path / "a").write_text(text)
             os.utime(tmp_path / "a", ns=(5, 5))
@@ -49,14 +55,13 @@ def test_to_another_file_system(tmp_path: Path) -> None:
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs a second file system")
 def test_copy_that_fails_leaves_the_source_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(disposal, "_sync", full)
     (tmp_path / "a").write_text("1")
-    with TemporaryDirectory(dir="/dev/shm") as other:
+    with second_file_system() as other:
         with pytest.raises(OSError, match="No space"):
             move(str(tmp_path / "a"), f"{other}/a")
         assert os.listdir(other) == []
