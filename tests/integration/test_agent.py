@@ -47,11 +47,9 @@ def address(agent: Agent, name: str) -> str:
 
 def test_drop_in_appears_changes_breaks_and_is_removed(agent):
     agent.start()
-    begun = time.monotonic()
     agent.write("blink.yaml", function("blink", ANSWER="one"))
     url = address(agent, "blink")
     assert call(url).startswith("one ")
-    assert time.monotonic() - begun < 5  # measured far below 1 s; the bound is for a machine under load
 
     agent.write("blink.yaml", function("blink", ANSWER="two"))
     wait_until(lambda: call(url).startswith("two "))

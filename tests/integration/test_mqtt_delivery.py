@@ -13,7 +13,7 @@ import pytest
 from agent.model.event import Event, Outcome, Result
 from agent.triggers.mqtt.spec import Subscription
 from tests.support.broker_faults import Proxy, StubBroker
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, turns
 from tests.support.mosquitto import Mosquitto, require_mosquitto
 from tests.support.mqtt_peer import Peer, running, spec_for
 from tests.support.recording_sink import RecordingSink
@@ -58,7 +58,7 @@ async def test_unfinished_at_shutdown_goes_to_the_successor(
             await peer.publish(spec.subscriptions[0].topic, *numbered(3), qos=qos)
             await eventually(lambda: len(first.events) == 3)
             task.cancel()
-            await asyncio.sleep(0)
+            await turns()
             await peer.publish(spec.subscriptions[0].topic, b"late", qos=qos)
             first.finish_held()
         assert bodies(first) == numbered(3)
@@ -134,12 +134,15 @@ async def test_slow_handler_holds_the_broker_back_and_loses_nothing(
         with Peer(broker.port) as peer:
             await peer.publish(topic, *[b"%d" % number + b"." * 500 for number in range(600)], qos=qos)
         await eventually(lambda: len(sink.held) == 10)
-        most = 0
-        while len(sink.events) < 600:
-            most = max(most, len(sink.held))
+        held: list[int] = []
+
+        def finished() -> bool:
+            held.append(len(sink.held))
             sink.finish_held()
-            await asyncio.sleep(0)
-    assert most <= 10
+            return len(sink.events) >= 600
+
+        await eventually(finished, within_s=30, every_s=0)
+    assert max(held) <= 10
     assert [int(body.split(b".")[0]) for body in bodies(sink)] == list(range(600))
 
 
@@ -173,7 +176,7 @@ async def test_at_most_once_is_acknowledged_before_it_runs(broker: Mosquitto, tm
             await peer.publish("most/2", b"2", qos=2)
             await eventually(lambda: len(first.events) == 2)
             task.cancel()
-            await asyncio.sleep(0)
+            await turns()
             first.finish_held()
         again = RecordingSink(tmp_path)
         async with running(spec, again):
@@ -204,7 +207,7 @@ async def test_leaving_acknowledges_then_disconnects(sink: RecordingSink) -> Non
             stub.send(b"\x32\x0b\x00\x06stub/a\x00\x011\x32\x0b\x00\x06stub/a\x00\x022")
             await eventually(lambda: len(sink.held) == 2)
             task.cancel()
-            await asyncio.sleep(0)
+            await turns()
             sink.finish_held()
         await eventually(lambda: not stub.connected)
     assert [(packet[0], packet[3:]) for packet in stub.packets[1:]] == [(0x40, b"\x01"), (0x40, b"\x02"), (0xE0, b"")]
@@ -219,7 +222,7 @@ async def test_cancelled_twice_still_disconnects(sink: RecordingSink) -> None:
             stub.send(b"\x32\x0b\x00\x06stub/a\x00\x011")
             await eventually(lambda: sink.held)
             task.cancel()
-            await asyncio.sleep(0.01)
+            await turns(20)  # it is waiting for its events now
             task.cancel()
             await eventually(task.done)
         await eventually(lambda: not stub.connected)
@@ -248,12 +251,15 @@ async def test_loop_stays_responsive_under_a_flood(broker: Mosquitto, tmp_path: 
         await eventually(lambda: sink.state == "up")
     with Peer(broker.port) as peer:
         await peer.publish("flood", *numbered(8_000))
-    turns: list[int] = []
+    seen: list[int] = []
     async with running(spec, sink):
-        while len(sink.events) < 8_000:
-            turns.append(len(sink.events))
-            await asyncio.sleep(0)
-    assert max(later - earlier for earlier, later in pairwise(turns)) <= 600
+
+        def all_there() -> bool:
+            seen.append(len(sink.events))
+            return seen[-1] >= 8_000
+
+        await eventually(all_there, within_s=30, every_s=0)
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= 600
 
 
 async def test_everything_stays_in_one_task_and_leaves_nothing(broker: Mosquitto, tmp_path: Path) -> None:

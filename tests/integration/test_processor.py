@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -56,13 +55,11 @@ async def test_a_killed_worker_costs_only_the_event_in_hand(tmp_path: Path) -> N
     async with running(tmp_path, code) as f:
         await asyncio.gather(*(f.start(b"warm") for _ in range(100)))  # the lane learns that the handler is quick
         first = f.workers()
-        begun = time.monotonic()
         outcomes = [f.start(b"die" if number == 10 else b"%d" % number) for number in range(50)]
         results = [(await outcome).result for outcome in outcomes]
         assert [number for number, result in enumerate(results) if result is not Result.REPLIED] == [10]
         assert results[10] is Result.WORKER_DIED
         assert f.workers() != first
-        assert time.monotonic() - begun < 10
     assert own_segments() == []
 
 
@@ -165,14 +162,17 @@ async def test_a_batch_is_one_call_with_a_list(tmp_path: Path) -> None:
 async def test_several_async_events_are_in_flight_in_one_worker(tmp_path: Path) -> None:
     code = """
         import asyncio
+        here, all_here = 0, asyncio.Event()
         async def handler(context, event):
-            await asyncio.sleep(0.3)
+            global here
+            here += 1
+            if here == 50:
+                all_here.set()
+            await all_here.wait()  # nobody answers before all have begun
             return "done"
     """
     async with running(tmp_path, code, mode="async") as f:
-        begun = time.monotonic()
         assert all(outcome.ok for outcome in await asyncio.gather(*(f.start() for _ in range(50))))
-        assert time.monotonic() - begun < 5  # one after the other would be 15 s
 
 
 async def test_log_records_of_one_event_come_back_with_it(tmp_path: Path) -> None:

@@ -261,16 +261,17 @@ def test_ctrl_c_is_not_the_workers_business_and_sigterm_ends_it(function: Write)
 
 SEVERAL = """
 import asyncio
-waiting = []
+waiting, complete = [], asyncio.Event()
 async def handler(context, event):
     if event.path == "/open":
-        while len(waiting) < 3:
-            await asyncio.sleep(0.001)
+        await complete.wait()
         for gate in waiting:
             gate.set()
         return "opened"
     gate = asyncio.Event()
     waiting.append(gate)
+    if len(waiting) == 3:
+        complete.set()
     await gate.wait()
     return event.body
 """

@@ -21,7 +21,7 @@ from agent.model.spec import Duration
 from agent.triggers.serial.framing.spec import Framing
 from agent.triggers.serial.port import Port
 from agent.triggers.serial.spec import SerialSpec
-from tests.support.eventually import eventually
+from tests.support.eventually import eventually, turns
 from tests.support.pty_pair import SOCAT, BarePty, SocatPair
 from tests.support.recording_sink import RecordingSink
 
@@ -99,7 +99,7 @@ def test_torn_down_and_rebuilt(
     devices: Path, sink: RecordingSink, run: Callable[[Coroutine[Any, Any, list[float]]], list[float]]
 ) -> None:
     """Every frame written while the port was up arrives once, in order, and no descriptor stays behind."""
-    run(asyncio.sleep(0))  # a loop's first use may keep descriptors for the whole process
+    run(turns())  # a loop's first use may keep descriptors for the whole process
     before = descriptors()
     rebuilds = REBUILDS if run is asyncio.run else REBUILDS // 4
     recoveries = sorted(run(vanish_and_return(devices, sink, rebuilds)))
@@ -181,7 +181,7 @@ async def flood(line: BarePty, total: int) -> int:
         taken = line.write(sent[at : at + 4096])
         at += taken
         refused_since = time.monotonic() if taken else refused_since
-        await asyncio.sleep(0)
+        await turns()
     return at // 16
 
 
@@ -194,7 +194,7 @@ class SlowSink(RecordingSink):
 
     async def work(self) -> None:
         while True:
-            await asyncio.sleep(0.001)
+            await turns()
             self.finish_held()
 
 
@@ -236,8 +236,7 @@ def test_a_blocked_line_costs_nothing_and_its_loss_is_seen(
             await eventually(lambda: len(sink.events) == 1)
             line.write(b"more\n")
             before = len(wakes)
-            for _ in range(50):
-                await asyncio.sleep(0)
+            await turns(50)
             assert len(wakes) - before <= 2
             line.tear_down()
             await eventually(lambda: sink.state.startswith("down"))
@@ -355,7 +354,7 @@ async def test_stopping_still_answers_what_is_in_flight(devices: Path, sink: Rec
             await eventually(lambda: len(sink.held) == 1)
             task.cancel()
             line.write(b"too late\n")
-            await asyncio.sleep(0)
+            await turns()
             assert not sink.released
             sink.finish_held()
             assert await read_all(line, 5) == b"last\n"

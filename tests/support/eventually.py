@@ -1,4 +1,4 @@
-"""`eventually(probe)`: wait for a condition. The only sleep in the tests."""
+"""`eventually(probe)`: wait for a condition. The only sleep in the tests. `turns`: let others run, without a time."""
 
 from __future__ import annotations
 
@@ -33,3 +33,9 @@ def wait_until(probe: Callable[[], Any], within_s: float = 10.0, every_s: float 
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s} s: {inspect.getsource(probe).strip()}")
         time.sleep(every_s)
+
+
+async def turns(count: int = 1) -> None:
+    """So many turns of the event loop: what is ready now, and what that makes ready, has run. No time passes."""
+    for _ in range(count):
+        await asyncio.sleep(0)
