@@ -60,6 +60,7 @@ class Lane:
         self._watch = Watch(self)
         self._was_ready = False
         self._leaving = False
+        self._ending = False  # the process has ended, not yet all that it left
         self._loop = asyncio.get_running_loop()
         self._started: asyncio.Future[None] = self._loop.create_future()
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -96,7 +97,7 @@ class Lane:
             raise
         except Exception:
             self.kill()  # it has said why it cannot start: its exit follows
-            await self._ended
+            await asyncio.shield(self._ended)
             raise
 
     async def until_due(self) -> str:
@@ -126,6 +127,8 @@ class Lane:
         self.ready = False
         worker = self._worker
         if worker is None:
+            if self._ending:
+                await asyncio.shield(self._ended)
             return
         if self._was_ready and grace_s > 0:
             worker.channel.put_control(_channel.STOP)
@@ -371,39 +374,38 @@ class Lane:
     def replace(self, why: str) -> None:
         """It is of no further use: end it now, its place is filled again."""
         self.ready = False
-        if self._worker is not None and not self._ended.done():
+        if self._worker is not None:
             self.pool.log.warning("worker is replaced", worker=self.index, pid=self._worker.pid, reason=why)
             self.kill()
 
     def kill(self) -> None:
         """SIGKILL to the same."""
-        if self._worker is not None and not self._ended.done():
+        if self._worker is not None:
             self._worker.kill()
             self._watch.later("abandon", _ABANDON_S, self._abandon)
 
     def _abandon(self) -> None:
         """Killed, and not gone: it hangs in the kernel (a dead network drive), where it can do no more harm."""
-        if self._worker is not None and not self._ended.done():
+        if self._worker is not None:
             self.pool.log.error("a killed worker does not end, going on without it", pid=self._worker.pid)
             self._on_exit(-signal.SIGKILL)
 
     def _on_exit(self, status: int) -> None:
         """The process has ended: take its last replies, finish what it had begun, give the rest back to the pool."""
-        if self._ended.done():
+        worker, self._worker = self._worker, None
+        if worker is None:
             return
         self.ready = False
-        worker, self._worker = self._worker, None
         self._watch.close()
         self._last_words()
-        self.ended_by = worker.limits.verdict(status) if worker and worker.limits else ""
+        self.ended_by = worker.limits.verdict(status) if worker.limits else ""
         over_time = "its event was over its time" if self.hung else ""
         self.last_exit = ", ".join(filter(None, (describe_exit(status), over_time, self.ended_by)))
         self._fail(f"the worker ended with {self.last_exit}" + (f": {self._last_line}" if self._last_line else ""))
         unbegun = self._finish_begun()
         self._channel = None
-        if worker is not None:
-            worker.close()
-        self._ended.set_result(None)
+        self._ending = True
+        worker.close(lambda: self._ended.set_result(None))
         self.pool.take_back(unbegun)
 
     def _last_words(self) -> None:

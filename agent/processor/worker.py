@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from agent.processor.leftovers import AGENTS_MARK, MARK, end_leftovers
+from agent.processor.leftovers import AGENTS_MARK, MARK, end_leftovers_aside
 from agent.processor.limits.limits import WorkerLimits
 from agent.processor.nursery import WorkerNursery
 from shmem import _channel
@@ -60,6 +60,7 @@ class WorkerProcess:
         self._started = False
         self._listening = False
         self.limits: WorkerLimits | None = None
+        self.channel_name = ""
         self.channel: _channel.ProcessorChannel
         self.pid = 0
 
@@ -84,6 +85,7 @@ class WorkerProcess:
             os.set_blocking(reply_read, False)
             self = cls(on_exit, on_line, event_write, reply_read)
             self._segment = segment
+            self.channel_name = segment.name
             self.limits = launch.limits
             self.channel = _channel.ProcessorChannel(
                 segment.buffer,
@@ -182,15 +184,16 @@ class WorkerProcess:
             self._listening = False
             asyncio.get_running_loop().remove_reader(self._reply_fd)
 
-    def close(self) -> None:
-        """Free channel, segment and descriptors, and end everything that the worker left."""
-        self.kill()
+    def close(self, done: Callable[[], None]) -> None:
+        """Free channel, segment and descriptors, and end everything that the worker left; then call `done`, once."""
+        if not os.path.exists(f"/proc/{self.pid}"):  # else the number is somebody else's by now
+            self.kill()
         if self.limits:
             self.limits.end()
+        end_leftovers_aside(self.pid, self.channel_name, done)
         self.stop_listening()
         self.channel.close()
         if self._segment:
-            end_leftovers(self.pid, self._segment.name)
             self._segment.close()
             self._segment = None
         if self._transport:
