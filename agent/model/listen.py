@@ -19,6 +19,7 @@ from agent.model.errors import SpecError
 from agent.model.spec import TriggerSpec
 
 BACKLOG = 1024
+_LISTENING = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +124,38 @@ def _remove_stale(path: str) -> None:
             if probe.connect_ex(path) != errno.ECONNREFUSED:
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         os.unlink(path)
+
+
+def holder(address: Address) -> str:
+    """Who listens there, as far as we may see. For error texts only: it walks through /proc."""
+    sockets: set[str] = set() if address.path else _sockets_on(address.port)
+    for pid in filter(str.isdecimal, os.listdir("/proc") if sockets else ()):
+        with contextlib.suppress(OSError):  # it is somebody else's, or it has ended
+            if sockets & _open_in(pid):
+                return f"process {pid} ({_text(f'/proc/{pid}/comm').strip()})"
+    return "another process"
+
+
+def _open_in(pid: str) -> set[str]:
+    """What the process has open, as /proc names it."""
+    found = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    return found
+
+
+def _sockets_on(port: int) -> set[str]:
+    """The sockets that listen on that TCP port, as /proc names what is open."""
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for fields in map(str.split, _text(table).splitlines()):
+                if fields[1].endswith(f":{port:04X}") and fields[3] == _LISTENING:
+                    found.add(f"socket:[{fields[9]}]")
+    return found
+
+
+def _text(path: str) -> str:
+    with open(path, errors="replace") as file:
+        return file.read()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from agent.model.errors import SourceUnavailable, SpecError
-from agent.model.listen import Address, addresses_of, listening, open_listener
+from agent.model.listen import Address, addresses_of, holder, listening, open_listener
 from agent.supervisor.version import Version
 
 
@@ -122,7 +122,7 @@ class Sockets:
 
     def _taken(self, address: Address, where: str) -> AddressTaken:
         ours = next((key[0] for key, sock in self._open.items() if _same(key[2], sock, address)), "")
-        owner = f"function {ours!r}" if ours else _owner(address)
+        owner = f"function {ours!r}" if ours else holder(address)
         return AddressTaken(
             f"{address} is taken by {owner}", function=ours, where=where, fix="give one of them another port"
         )
@@ -140,17 +140,3 @@ def _advice(error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return "no interface of this device has that address now"
     return ""
-
-
-def _owner(address: Address) -> str:
-    """Who listens there, as far as we may see. Costs a walk through /proc, so it is for error texts only."""
-    import psutil
-
-    port = address.port if not address.path else -1
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
-                return f"process {connection.pid} ({psutil.Process(connection.pid).name()})"
-    except (psutil.Error, OSError):
-        pass
-    return "another process"

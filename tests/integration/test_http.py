@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 import struct
@@ -583,11 +584,11 @@ async def test_unix_socket_of_our_own(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
         async with RawClient(str(path)) as client:
             assert (await client.ask(HELLO)).status == 200
-        with pytest.raises(SourceUnavailable, match="another process listens"):
+        with pytest.raises(SourceUnavailable, match="is taken by another process"):
             await run(HttpSpec(kind="http", socket=str(path)), RecordingSink(tmp_path))
     assert not path.exists()
     path.write_text("precious")
-    with pytest.raises(SourceUnavailable, match="is no socket"):
+    with pytest.raises(SourceUnavailable, match="is not a socket"):
         await run(HttpSpec(kind="http", socket=str(path)), RecordingSink(tmp_path))
     assert path.read_text() == "precious"
 
@@ -597,7 +598,7 @@ async def test_taken_port_is_explained(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(SourceUnavailable) as caught:
             await run(HttpSpec(kind="http", port=port), RecordingSink(tmp_path))
-    assert f"127.0.0.1:{port}" in str(caught.value)
+    assert f"127.0.0.1:{port}: it is taken by process {os.getpid()} (" in str(caught.value)
     assert "python" in str(caught.value)
     assert "give another `port`" in str(caught.value)
 

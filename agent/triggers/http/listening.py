@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
 import socket
 import ssl
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from agent.model.errors import SourceUnavailable, SpecError
+from agent.model.listen import Address, addresses_of, holder, open_listener
 from agent.triggers.http.spec import HttpSpec, Tls
 
 
@@ -64,14 +61,11 @@ def _check_readable(path: str, where: str) -> None:
 
 
 def own_sockets(spec: HttpSpec, trigger: str) -> list[socket.socket]:
-    """Bound sockets for the spec's addresses; the caller closes them. Raises SourceUnavailable or SpecError."""
+    """Listening sockets for the spec's addresses; the caller closes them. Raises SourceUnavailable or SpecError."""
     opened: list[socket.socket] = []
-    where = f"trigger {trigger}"
     try:
-        if (address := spec.address()) is not None:
-            opened.append(_bound_tcp(*address, spec, where))
-        if spec.socket:
-            opened.append(_bound_unix(spec, where))
+        for address in addresses_of(spec):
+            opened.append(_listening(address, spec.backlog, f"trigger {trigger}"))
     except BaseException:
         for item in opened:
             item.close()
@@ -79,82 +73,23 @@ def own_sockets(spec: HttpSpec, trigger: str) -> list[socket.socket]:
     return opened
 
 
-def _bound_tcp(host: str, port: int, spec: HttpSpec, where: str) -> socket.socket:
+def _listening(address: Address, backlog: int, where: str) -> socket.socket:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return open_listener(address, backlog)
     except OSError as error:
-        raise SourceUnavailable(f"host {host!r} has no address: {error}", where=where, fix="check `host`") from error
-    family, kind, protocol, _, address = found[0]
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(spec.backlog)
-    except OSError as error:
-        bound.close()
-        raise SourceUnavailable(
-            f"cannot listen on {host}:{port}: {_why(error, port)}", where=where, fix=_fix(error)
-        ) from error
-    return bound
+        taken = error.errno == errno.EADDRINUSE
+        why = f"it is taken by {holder(address)}" if taken else error.strerror or str(error)
+        raise SourceUnavailable(f"cannot listen on {address}: {why}", where=where, fix=_fix(error, address)) from error
 
 
-def _why(error: OSError, port: int) -> str:
-    if error.errno != errno.EADDRINUSE:
-        return error.strerror or str(error)
-    return f"the port is taken by {_holder(port)}"
-
-
-def _fix(error: OSError) -> str:
+def _fix(error: OSError, address: Address) -> str:
+    if address.path:
+        return "give another path, in a folder that exists and may be written"
     return {
         errno.EADDRINUSE: "give another `port`, or stop the program that holds it",
         errno.EACCES: "give a `port` from 1024 on, or grant CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: "give a `host` that is an address of this device",
     }.get(error.errno or 0, "check `host` and `port`")
-
-
-def _holder(port: int) -> str:
-    """Name and pid of the process that listens on a TCP port, as far as we may see it."""
-    try:
-        for item in psutil.net_connections("tcp"):
-            if item.status == psutil.CONN_LISTEN and item.laddr.port == port and item.pid:
-                return f"process {item.pid} ({psutil.Process(item.pid).name()})"
-    except (psutil.Error, OSError):
-        pass
-    return "another process"
-
-
-def _bound_unix(spec: HttpSpec, where: str) -> socket.socket:
-    """Bound under a temporary name, given its mode, then renamed: nobody ever meets it half made."""
-    path = Path(spec.socket)
-    if _answers(path, where):
-        raise SourceUnavailable(f"another process listens on {path}", where=where, fix="give another path, or stop it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        temporary.unlink(missing_ok=True)
-        bound.bind(str(temporary))
-        temporary.chmod(int(spec.socket_mode, 8))
-        bound.listen(spec.backlog)
-        temporary.rename(path)
-    except OSError as error:
-        bound.close()
-        temporary.unlink(missing_ok=True)
-        fix = "give a path of at most 90 bytes in a folder that exists and may be written"
-        raise SourceUnavailable(f"cannot listen on {path}: {error}", where=where, fix=fix) from error
-    return bound
-
-
-def _answers(path: Path, where: str) -> bool:
-    """Somebody listens there. Raises SourceUnavailable rather than replace what is no socket."""
-    try:
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise SourceUnavailable(f"{path} exists and is no socket", where=where, fix="give another path")
-    except FileNotFoundError:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        # BlockingIOError: its queue is full, so somebody owns it
-        return probe.connect_ex(str(path)) in (0, errno.EAGAIN)
 
 
 async def serve(
