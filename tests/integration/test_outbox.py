@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from agent.model.event import Result
+from agent.processor.delivery.group import Group
+from agent.processor.delivery.store import Store
 from bindings.mqtt.sender import UNSTATED_WINDOW
 from tests.support.broker_faults import Proxy
 from tests.support.eventually import eventually
@@ -317,3 +319,81 @@ async def test_a_full_disk_blocks_and_loses_nothing(tmp_path: Path, small_disk: 
             await eventually(lambda: target(f)["sent"] == 200, within_s=20)
             await eventually(lambda: len(collector.messages) == 200)
     assert [body[:3] for body in collector.bodies("t")] == [b"%03d" % number for number in range(200)]
+
+
+# --- with the rest of delivery ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("keys", [{"delivery": "effectively-once", "idFrom": "header:id"}, {"journal": True}])
+async def test_the_end_of_an_event_and_what_it_published_are_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, Any]
+) -> None:
+    together: list[tuple[bool, bool]] = []
+    commit = Store.commit
+
+    def recording(self: Store, group: Group, at: int) -> Any:
+        stored = any(write.__self__.inserts for write in group.writes)  # type: ignore[attr-defined]
+        ended = bool(group.removed or group.chunks)
+        together.append((stored, ended))
+        return commit(self, group, at)
+
+    monkeypatch.setattr(Store, "commit", recording)
+    keys = keys | ({"kind": "mqtt", "url": "tcp://127.0.0.1:1", "subscriptions": [{"topic": "a"}]})
+    async with running(tmp_path, BIG, spec=spec_of("tcp://127.0.0.1:1"), **keys) as f:
+        assert (await f.call(b"x", deliver=True, headers=[("id", "1")])).ok
+        await eventually(lambda: target(f)["queued"] == 1 and (True, True) in together)
+        if "journal" not in keys:
+            assert (await f.call(b"x", deliver=True, headers=[("id", "1")])).ok  # known: the handler does not run
+            assert target(f)["queued"] == 1
+    assert (True, False) not in together
+
+
+async def test_callers_get_503_while_a_full_outbox_blocks(tmp_path: Path) -> None:
+    spec = spec_of("tcp://127.0.0.1:1", maxBytes=100_000)
+    async with running(tmp_path, BIG, spec=spec, workerAvailabilityTimeoutMilliseconds=50) as f:
+        for number in range(9):
+            assert (await f.call(b"%02d" % number)).ok
+        held = f.start(b"09")
+        await eventually(lambda: outbox_of(f)["held"])
+        assert (await f.call(b"10")).result is Result.NO_WORKER
+        assert not held.done()
+
+
+async def test_an_event_that_publishes_without_end_fails_alone(tmp_path: Path) -> None:
+    code = """
+        def handler(context, event):
+            for _ in range(int(event.body)):
+                context.publish("cloud", bytes(1000), topic="t")
+    """
+    async with running(tmp_path, code, spec=spec_of("tcp://127.0.0.1:1", maxBytes=1_000_000)) as f:
+        outcome = await f.call(b"2000")
+        assert (outcome.status, b"more than 1000000 bytes" in outcome.body) == (500, True)
+        assert (await f.call(b"10")).ok
+        assert target(f)["queued"] == 10
+
+
+async def test_what_a_version_left_is_sent_by_the_next(tmp_path: Path, broker: Mosquitto) -> None:
+    """Also while the binding was gone for a version."""
+    spec = spec_of("tcp://127.0.0.1:1")
+    async with running(tmp_path, BIG, spec=spec) as f:
+        assert (await f.call(b"kept")).ok
+    async with running(tmp_path, "def handler(context, event): ...", spec={"outbox": FREE}) as f:
+        assert outbox_of(f)["targets"] == {}
+    with Collector(broker.port) as collector:
+        async with running(tmp_path, BIG, spec=spec_of(broker.url)):
+            await eventually(lambda: [body[:4] for body in collector.bodies("t")] == [b"kept"])
+
+
+async def test_an_async_handler_publishes_from_its_tasks(tmp_path: Path, broker: Mosquitto) -> None:
+    code = """
+        import asyncio
+        async def handler(context, event):
+            await asyncio.sleep(0.001)
+            context.publish("cloud", event.body, topic="t/" + event.body.decode())
+    """
+    spec = spec_of(broker.url)
+    with Collector(broker.port) as collector:
+        async with running(tmp_path, code, spec=spec, mode="async") as f:
+            await publish(f, range(100))
+            await eventually(lambda: target(f)["sent"] == 100)
+            await eventually(lambda: len(collector.topics()) == 100)

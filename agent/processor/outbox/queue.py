@@ -60,17 +60,20 @@ class Queue:
         """The next one of the target; with a disk it is there already."""
         self.newest = parcel.number
         key = parcel.message.order
-        if self.online and key not in self._keys and self._has_room(self._live, self._live_bytes):
-            self._live.append(parcel)
-            self._live_bytes += parcel.size
-            if self.stored or self.loading:
-                self.beyond.add(parcel.number)
-            else:
-                self.after = parcel.number
-            return
-        if self._live:
+        if self.online and key not in self._keys:
+            if self._has_room(self._live, self._live_bytes):
+                self._go_live(parcel)
+                return
             self._demote()
         self._append(parcel)
+
+    def _go_live(self, parcel: Parcel) -> None:
+        self._live.append(parcel)
+        self._live_bytes += parcel.size
+        if self.stored or self.loading:
+            self.beyond.add(parcel.number)
+        else:
+            self.after = parcel.number
 
     def _has_room(self, lane: deque[Parcel], size: int) -> bool:
         return not self._durable or (len(lane) < PAGE_MESSAGES and size < PAGE_BYTES)
@@ -121,6 +124,11 @@ class Queue:
         for parcel in fresh:
             self._push(parcel)
         return fresh
+
+    def gone(self, number: int) -> None:
+        """It is not on the disk any more. A page that is being read may still have it."""
+        if not self.loading:
+            self.beyond.discard(number)
 
     # --- out ---------------------------------------------------------------------------------------------------------
 

@@ -186,7 +186,7 @@ class Target:
     def _remove(self, parcel: Parcel) -> None:
         if self._disk:
             beyond = parcel.number in self._queue.beyond
-            then = (lambda written: self._queue.beyond.discard(parcel.number)) if beyond else None
+            then = (lambda written: self._queue.gone(parcel.number)) if beyond else None
             self._disk.remove(self._number, parcel, then)
 
     # --- out: what the binding calls ---------------------------------------------------------------------------------
