@@ -221,7 +221,7 @@ class _Deployed:
 def _folders(configuration: Configuration) -> tuple[Path, Path, Path]:
     """The functions, state and run folders, made where they are missing."""
     made = []
-    for name, mode in (("functions", 0o755), ("state", 0o700), ("run", 0o755)):
+    for name, mode in (("functions", 0o755), ("state", 0o711), ("run", 0o755)):
         path = Path(getattr(configuration.paths, name))
         try:
             if shared_place() in path.parents:

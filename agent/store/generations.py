@@ -86,15 +86,18 @@ class Generations:
         (folder / "function.log").symlink_to(self._log(loaded.function.metadata.name))
         # On the disk, not in the run directory: that one is memory.
         shutil.rmtree(code, ignore_errors=True)
-        code.parent.mkdir(exist_ok=True)
+        _private(code.parent, 0o700 if loaded.function.spec.security_context.run_as_user is None else 0o711)
         _place_code(code, loaded)
         (folder / "code").symlink_to(code)
 
 
-def _private(folder: Path) -> None:
-    """A folder that is its owner's alone, one from an earlier time too: in it stands what events and functions said."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
+def _private(folder: Path, mode: int = 0o700) -> None:
+    """A folder that is its owner's alone, one from an earlier time too: in it stands what events and functions said.
+
+    With mode 0711 others may pass through it, but not look around: workers that run as another user need their code.
+    """
+    folder.mkdir(mode=mode, parents=True, exist_ok=True)
+    folder.chmod(mode)
 
 
 def _place_code(code: Path, loaded: Loaded) -> None:

@@ -16,6 +16,7 @@ import pytest
 from agent.model.event import Result
 from agent.processor.limits import cgroup
 from agent.processor.limits.cgroup import Version2
+from tests.support import agent
 from tests.support.eventually import eventually, wait_until
 from tests.support.processor import RunningProcessor, running
 
@@ -249,6 +250,24 @@ def test_somebody_else_s_worker_dies_with_its_processor(tmp_path: Path) -> None:
         process.kill()
         process.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in found))
+
+
+@somebody_else
+def test_somebody_else_reaches_the_code_that_an_agent_keeps(tmp_path: Path) -> None:
+    """The agent's copy lies below its state folder, in which others must not look around."""
+    with agent.running(agent.Agent(tmp_path)) as keeper:
+        folder = keeper.functions / "f"
+        folder.mkdir()
+        let_others_in(tmp_path, folder)
+        (folder / "main.py").write_text("def handler(context, event):\n    return 'here'\n")
+        (folder / "function.yaml").write_text(
+            "metadata: {name: f}\nspec:\n  handler: main:handler\n  runtime: python\n"
+            "  securityContext: {runAsUser: 65534}\n  triggers: {t: {kind: cron, attributes: {interval: 50ms}}}\n"
+        )
+        keeper.start()
+        keeper.serving("f")
+        wait_until(lambda: keeper.status("f")["triggers"]["t"]["handled"] > 0)
+        assert [path.stat().st_mode & 0o777 for path in (keeper.state, keeper.run / "logs")] == [0o711, 0o700]
 
 
 def workers_of(pid: int) -> list[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agent.model.load import Loaded, load_function
@@ -46,3 +48,15 @@ def test_what_triggers_remember_and_functions_say_is_the_owners(
     folder = generations.prepare(loaded)
     assert (mode(folder / "processor.yaml"), mode(folder / "state"), mode(tmp_path / "logs")) == (0o600, 0o700, 0o700)
     assert (folder / "code" / "main.py").is_file()
+    assert mode(tmp_path / "state" / "lamp" / "code") == 0o700
+
+
+def test_who_a_functions_workers_run_as_can_reach_its_code(
+    generations: Generations, loaded: Loaded, tmp_path: Path
+) -> None:
+    context = msgspec.structs.replace(loaded.function.spec.security_context, run_as_user=65534)
+    spec = msgspec.structs.replace(loaded.function.spec, security_context=context)
+    loaded = dataclasses.replace(loaded, function=msgspec.structs.replace(loaded.function, spec=spec))
+    folder = generations.prepare(loaded)
+    assert mode(tmp_path / "state" / "lamp" / "code") == 0o711
+    assert (mode(folder / "state"), mode(folder / "processor.yaml")) == (0o700, 0o600)
