@@ -283,6 +283,33 @@ async def test_full_outboxes_drop_as_they_say(tmp_path: Path, policy: str, durab
     assert [body[:2] for body in collector.bodies("t")] == [b"%02d" % number for number in kept]
 
 
+async def test_the_oldest_go_also_where_they_are_on_the_disk_only(tmp_path: Path) -> None:
+    require_mosquitto()
+    broker = Mosquitto(tmp_path / "broker")
+    code = BIG.replace("10_000", "500")
+    spec = spec_of(broker.url, maxBytes=300_000, whenFull="drop-oldest")
+    async with running(tmp_path, code, spec=spec, queueSize=5000) as f:
+        await asyncio.gather(*(f.start(b"%04d" % number, deliver=True) for number in range(2000)))
+        await eventually(lambda: target(f)["bytes"] <= 300_000)
+        kept = target(f)["queued"]
+        assert kept > 256
+        with broker, Collector(broker.port) as collector:
+            await eventually(lambda: len(collector.messages) == kept)
+        assert target(f)["dropped"] == {"oldest": 2000 - kept}
+    assert [body[:4] for body in collector.bodies("t")] == [b"%04d" % number for number in range(2000 - kept, 2000)]
+
+
+async def test_what_init_context_publishes_is_sent_too(tmp_path: Path, broker: Mosquitto) -> None:
+    code = """
+        def init_context(context):
+            context.publish("cloud", "ready", topic="state")
+        def handler(context, event): ...
+    """
+    with Collector(broker.port) as collector:
+        async with running(tmp_path, code, spec=spec_of(broker.url)):
+            await eventually(lambda: collector.bodies("state") == [b"ready"])
+
+
 async def test_what_is_too_old_goes(tmp_path: Path) -> None:
     async with running(tmp_path, BIG, spec=spec_of("tcp://127.0.0.1:1", maxAge="1s")) as f:
         assert (await f.call(b"old")).ok

@@ -48,6 +48,10 @@ class _Entry:
     job: Job | None = None
     outcome: Outcome | None = None
 
+    @property
+    def size(self) -> int:
+        return sum(len(message.body) for _, message in self.messages)
+
 
 class Outbox:
     """`hold` is called with True when the workers are to be given nothing more, with False when they are again."""
@@ -63,10 +67,14 @@ class Outbox:
         self._first = next(iter(self._ways), "")
         self._ways |= spec.bindings
         self._most_bytes = min(MOST_BYTES, spec.outbox.max_bytes)
-        self._targets: dict[str, Target] = {}
+        self._targets = {name: Target(name, function, spec.outbox, self._disk, log, self._pump) for name in self._ways}
         self._held: deque[_Entry] = deque()
+        self._held_bytes = 0
         self._holding = False
-        self._open = self._disk is None
+        self._started = False
+        self._opened = asyncio.Event()
+        if self._disk is None:
+            self._opened.set()
         self._opening: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
@@ -77,16 +85,16 @@ class Outbox:
     # --- start and end -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Before the workers start. Bindings connect at once; a trigger's broker when something is to be sent there."""
-        self._delivery.listeners.append(self)
+        """The sinks are there. Bindings connect at once; a trigger's broker when something is to be sent there."""
+        self._started = True
         if not self._ways:
             return
-        for name in self._ways:
-            self._targets[name] = Target(name, self._function, self._spec.outbox, self._disk, self._log, self._pump)
-            self._spawn(self._deliver(name, self._ways[name]), f"outbox:{name}")
+        self._delivery.listeners.append(self)
+        for name, way in self._ways.items():
+            self._spawn(self._deliver(name, way), f"outbox:{name}")
         for name in self._spec.bindings:
             self._targets[name].wanted.set()
-        if self._disk and (self._spec.bindings or self._delivery.present):
+        if self._disk and (self._spec.bindings or self._held or self._delivery.present):
             self._begin_opening()
 
     def _spawn(self, work: Any, name: str) -> None:
@@ -95,7 +103,7 @@ class Outbox:
         task.add_done_callback(self._tasks.discard)
 
     def _begin_opening(self) -> None:
-        if self._opening is None and not self._stopping:
+        if self._started and self._opening is None and not self._stopping:
             self._opening = self._loop.create_task(self._register(), name="outbox:open")
 
     async def _register(self) -> None:
@@ -114,7 +122,7 @@ class Outbox:
                 self._targets[name].opened(item)
             elif item.count:
                 await self._gone(name, item.target, item.count)
-        self._open = True
+        self._opened.set()
         self._pump()
 
     async def _gone(self, name: str, number: int, count: int) -> None:
@@ -151,6 +159,10 @@ class Outbox:
             target.close()
 
     @property
+    def _open(self) -> bool:
+        return self._opened.is_set()
+
+    @property
     def _sending(self) -> bool:
         return any(target.count and target.is_up for target in self._targets.values())
 
@@ -175,8 +187,9 @@ class Outbox:
         if not now and of is not None:
             of.add(target, message, self._most_bytes)
             return of
-        if of is not None:
-            of.sent_now = True
+        if self._held_bytes > self._most_bytes:  # nothing holds up a task in the background but this
+            self.discarded["full"] += 1
+            return of and self._failed(of, "the outbox is full, and too much waits for room already")
         self._queue(_Entry([(target, message)]))
         return of
 
@@ -205,12 +218,15 @@ class Outbox:
         if self._disk and not self._open:
             self._begin_opening()
         self._held.append(entry)
+        self._held_bytes += entry.size
         self._pump()
 
     def _pump(self) -> None:
         """Store what there is room for, in order. Called whenever there may be more room."""
         while self._held and self._open and not self._held_back(self._held[0].messages):
-            self._store(self._held.popleft())
+            entry = self._held.popleft()
+            self._held_bytes -= entry.size
+            self._store(entry)
         if self._held and not self._holding and not self._stopping:
             self._holding = True
             self._hold(True)
@@ -312,6 +328,7 @@ class Outbox:
         """Run the target's binding for ever, from when there is something to deliver."""
         target = self._targets[name]
         await target.wanted.wait()
+        await self._opened.wait()  # not before a predecessor has let go of the store, and of its connection
         delay_s = 0.5
         while True:
             try:

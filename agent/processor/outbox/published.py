@@ -21,7 +21,6 @@ class Published:
 
     messages: list[tuple[str, Message]] = field(default_factory=list)
     size: int = 0
-    sent_now: bool = False
     problem: str = ""
 
     def add(self, target: str, message: Message, most_bytes: int) -> None:

@@ -56,6 +56,7 @@ class Target:
         self._address = ""
         self._historical = 0
         self._first_at = 0  # of what is on the disk, as found at the start
+        self._owing = False  # there is more than there should be, until the oldest are in memory
         self._aging: asyncio.TimerHandle | None = None
         self._loads: set[asyncio.Task[None]] = set()
 
@@ -99,6 +100,9 @@ class Target:
         for index, parcel in enumerate(self._queue.loaded(page)):
             parcel.again = parcel.number < self._again_until and index < _AGAIN
         self._again_until = 0
+        if self._owing:
+            self._owing = False
+            self.make_room(0)
         self._expire()
         self._load()
         self._ready()
@@ -120,7 +124,9 @@ class Target:
             parcel = self._queue.pop_oldest()
             if parcel is None:
                 self._load()
-                return False
+                # The oldest are being read from the disk, and then given up.
+                self._owing = reason == "oldest" and self._queue.stored > 0
+                return self._owing
             freed += parcel.size
             self._drop(parcel, reason)
         self._load()
