@@ -16,6 +16,7 @@ def spin() -> None:
     need("gcc")
 
 
+@pytest.mark.timeout(240)
 def test_two_events_there_and_back_have_no_bad_interleaving() -> None:
     verdict = check.check(*check.SHORT)
     print(verdict)
@@ -23,6 +24,7 @@ def test_two_events_there_and_back_have_no_bad_interleaving() -> None:
     assert verdict.states > 1_000_000
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("control", ["NO_PRODUCER_FENCE", "NO_CONSUMER_FENCE", "NO_RECHECK", "TAKEN_AFTER"])
 def test_without_it_the_model_finds_the_fault(control: str) -> None:
     verdict = check.check(control, *check.LONG, optimise="-O1")
