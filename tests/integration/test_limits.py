@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +207,8 @@ somebody_else = pytest.mark.skipif(not others_python(), reason="needs root, and 
 def let_others_in(folder: Path, code: Path) -> None:
     """Others may read what is there, and the function has a Python that they may run."""
     for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)
+        if path.stat().st_mode & 0o055 != 0o055:
+            path.chmod(0o755)
     (code / ".venv" / "bin").mkdir(parents=True)
     (code / ".venv" / "pyvenv.cfg").write_text(f"home = {OTHERS_PYTHON.parent}\nversion = 3.11.2\n")
     (code / ".venv" / "bin" / "python").symlink_to(OTHERS_PYTHON)
@@ -252,13 +255,21 @@ def test_somebody_else_s_worker_dies_with_its_processor(tmp_path: Path) -> None:
     wait_until(lambda: not any(Path(f"/proc/{pid}/stat").exists() for pid in found))
 
 
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Not pytest's own: every run of pytest takes those from others again."""
+    with tempfile.TemporaryDirectory(prefix="headrace-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @somebody_else
-def test_somebody_else_reaches_the_code_that_an_agent_keeps(tmp_path: Path) -> None:
+def test_somebody_else_reaches_the_code_that_an_agent_keeps(open_folder: Path) -> None:
     """The agent's copy lies below its state folder, in which others must not look around."""
-    with agent.running(agent.Agent(tmp_path)) as keeper:
+    with agent.running(agent.Agent(open_folder)) as keeper:
         folder = keeper.functions / "f"
         folder.mkdir()
-        let_others_in(tmp_path, folder)
+        let_others_in(open_folder, folder)
         (folder / "main.py").write_text("def handler(context, event):\n    return 'here'\n")
         (folder / "function.yaml").write_text(
             "metadata: {name: f}\nspec:\n  handler: main:handler\n  runtime: python\n"
