@@ -424,3 +424,51 @@ async def test_an_async_handler_publishes_from_its_tasks(tmp_path: Path, broker:
             await publish(f, range(100))
             await eventually(lambda: target(f)["sent"] == 100)
             await eventually(lambda: len(collector.topics()) == 100)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_broker_will_never_take_does_not_stop_the_rest(tmp_path: Path) -> None:
+    require_mosquitto()
+    (tmp_path / "acl").write_text("topic read #\ntopic write good\n")
+    code = """
+        def handler(context, event):
+            context.publish("cloud", b"1", topic="bad", qos=1)
+            context.publish("cloud", b"2", topic="bad", qos=2)
+            context.publish("cloud", bytes(5000), topic="good")
+            context.publish("cloud", b"4", topic="good")
+    """
+    with (
+        Mosquitto(tmp_path / "broker", extra=f"acl_file {tmp_path}/acl\nmax_packet_size 2000") as broker,
+        Collector(broker.port) as collector,
+    ):
+        async with running(tmp_path, code, spec=spec_of(broker.url, version=5)) as f:
+            assert (await f.call()).ok
+            await eventually(lambda: collector.messages == [("good", b"4")])
+            await eventually(lambda: target(f)["queued"] == 0)
+            assert target(f)["dropped"] == {"refused": 2, "too_large": 1}
+
+
+async def test_another_client_with_our_id_is_told(tmp_path: Path, broker: Mosquitto) -> None:
+    spec = spec_of(broker.url, version=5)
+    spec["bindings"]["cloud"]["attributes"]["clientID"] = "same"
+    async with running(tmp_path, BIG, spec=spec) as f:
+        await eventually(lambda: target(f)["up"])
+        with Peer(broker.port, version=5, configure=lambda client: setattr(client, "_client_id", b"same")):
+            await eventually(lambda: "client id" in target(f)["why"] or "client use the id" in target(f)["why"])
+
+
+async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(tmp_path: Path, broker: Mosquitto) -> None:
+    spec = spec_of(broker.url)
+    spec["bindings"]["cloud"]["attributes"] |= {"keepAlive": "1s", "connectTimeout": "200ms"}
+    with Collector(broker.port, "t") as collector:
+        async with running(tmp_path, BIG, spec=spec) as f:
+            await eventually(lambda: target(f)["up"])
+            broker.freeze()
+            await asyncio.gather(*(f.start(b"%02d" % number, deliver=True) for number in range(50)))
+            await eventually(lambda: not target(f)["up"])
+            broker.thaw()
+            await eventually(lambda: target(f)["sent"] == 50, within_s=15)
+            await eventually(lambda: len(first_copies(collector.bodies("t"))) == 50)
+    assert [body[:2] for body in first_copies(collector.bodies("t"))] == [b"%02d" % number for number in range(50)]
