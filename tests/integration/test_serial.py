@@ -8,7 +8,7 @@ import fcntl
 import gc
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from agent.triggers.serial.framing.spec import Framing
 from agent.triggers.serial.port import Port
 from agent.triggers.serial.spec import SerialSpec
 from tests.support.eventually import eventually, turns
+from tests.support.nobody import as_nobody
 from tests.support.pty_pair import SOCAT, BarePty, SocatPair
 from tests.support.recording_sink import RecordingSink
 
@@ -274,22 +275,6 @@ async def test_permission_denied_names_the_group(devices: Path, sink: RecordingS
                 nobody.close()
                 os.chmod(devices / "t", 0o600)
                 await eventually(lambda: sink.state == "up")
-
-
-@contextlib.contextmanager
-def as_nobody(folder: Path) -> Iterator[None]:
-    """Without root's right to open anything, if this is root."""
-    if os.geteuid() != 0:
-        yield
-        return
-    for path in [folder, *folder.parents]:
-        if path.stat().st_mode & 0o055 != 0o055:
-            path.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.mark.parametrize("name", ["file", "folder"])
