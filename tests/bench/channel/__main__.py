@@ -1,6 +1,7 @@
 """`make bench-channel`: the channel against what else a Python user could pick, in one run on one machine.
 
     python -m tests.bench.channel [--only NAMES] [--rounds N] [--quick] [--json FILE] [--write]
+    python -m tests.bench.channel --show A.json [--write]
     python -m tests.bench.channel --compare A.json B.json
 
 NAMES, separated by commas: rows of registry.py, and the sections `peers`, `spin`, `worker`, `doorbells`.
@@ -33,7 +34,7 @@ def main() -> None:
     known = [*SECTIONS, *[entry.name for entry in registry.PEERS]]
     if strangers := [name for name in names if name not in known]:
         sys.exit(f"--only: no {', '.join(strangers)}; there are {', '.join(known)}")
-    figures = measure(names, given)
+    figures = json.loads(given.show.read_text()) if given.show else measure(names, given)
     text = report.text(figures)
     print(text)
     if given.json:
@@ -73,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="to see that it works, not to quote")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--write", action="store_true", help=f"put the figures into {report.PAGE}")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="the tables of an earlier run")
     parser.add_argument("--compare", nargs=2, type=Path, metavar=("A.json", "B.json"))
     return parser.parse_args()
 
