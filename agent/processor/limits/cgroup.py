@@ -134,6 +134,10 @@ class Version1:
         _kill_members(group)
 
 
+def _writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=True)
+
+
 def hierarchies(wanted: frozenset[str], proc: Path = Path("/proc/self")) -> list[Hierarchy]:
     """Trees in which we may make groups and that have some of the wanted controllers; none is there twice."""
     found: list[Hierarchy] = []
@@ -156,7 +160,7 @@ def _writable(proc: Path) -> Iterator[Version1 | Version2]:
                 if kind == "cgroup2":
                     own = own.parent if own.name == OURS else own
                     names = frozenset(_read(own / "cgroup.controllers").split())
-                if names and os.access(own, os.W_OK) and os.access(own / "cgroup.procs", os.W_OK):
+                if names and _writable(own) and _writable(own / "cgroup.procs"):
                     yield Version2(own, names) if kind == "cgroup2" else Version1(own, names)
 
 
