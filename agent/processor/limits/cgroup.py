@@ -134,7 +134,7 @@ class Version1:
         _kill_members(group)
 
 
-def _writable(path: Path) -> bool:
+def _may_write(path: Path) -> bool:
     return os.access(path, os.W_OK, effective_ids=True)
 
 
@@ -160,7 +160,7 @@ def _writable(proc: Path) -> Iterator[Version1 | Version2]:
                 if kind == "cgroup2":
                     own = own.parent if own.name == OURS else own
                     names = frozenset(_read(own / "cgroup.controllers").split())
-                if names and _writable(own) and _writable(own / "cgroup.procs"):
+                if names and _may_write(own) and _may_write(own / "cgroup.procs"):
                     yield Version2(own, names) if kind == "cgroup2" else Version1(own, names)
 
 
