@@ -10,8 +10,8 @@
 `at` is seconds on the clock of this database, which stands still while nobody has it open: wall clocks jump.
 
 Choices: WAL with synchronous=FULL, because a commit is what an acknowledgement stands on, and with NORMAL a commit is
-only on the disk at the next checkpoint. Pages of 1 KiB: small commits then write about as much as their events weigh.
-Incremental vacuum gives space back after a burst.
+only on the disk at the next checkpoint. Pages of 512 bytes: what a small commit writes beside its events is counted in
+pages. Incremental vacuum gives space back after a burst.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from pathlib import Path
 
 from agent.model.errors import AgentError
 
-PAGE_BYTES = 1024
+PAGE_BYTES = 512
 SEQ_BITS = 40
-_WAL_PAGES = 4096  # 4 MiB: pages that are written again and again reach the database file once per so many
+_WAL_PAGES = 8192  # 4 MiB: pages that are written again and again reach the database file once per so many
 
 Connect = Callable[[Path], sqlite3.Connection]
 

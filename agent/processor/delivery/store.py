@@ -20,7 +20,7 @@ from agent.processor.delivery.schema import SEQ_BITS, Connect, split_marks
 
 T = TypeVar("T")
 
-_VACUUM_PAGES = 1024  # free pages from which on the file is made smaller
+_VACUUM_PAGES = 2048  # 1 MiB of free pages from which on the file is made smaller
 _LOOK_EVERY = 64  # commits
 _BURY = f"""INSERT INTO dead_letters
     (at, trigger, size, attempts, received_ns, failed_ns, result, status, reason, mark, event)
@@ -191,7 +191,7 @@ class Store:
                 write(database)
             if group.letters or group.settled or group.returned:
                 dropped = letters.write(database, group, at)
-        self._tidy()
+        self._tidy(draining=bool(group.removed and not group.inserts))
         return dropped
 
     def _write_attempts(self, group: Group) -> None:
@@ -223,22 +223,22 @@ class Store:
         rows.close()
         self._database.executemany("DELETE FROM journal WHERE seq = ?", [(seq,) for seq, _, _ in eviction.gone])
 
-    def _tidy(self) -> None:
+    def _tidy(self, *, draining: bool) -> None:
         """Give space back once much is free. Failing to is no failure of the commit before."""
         self._commits += 1
-        if self._commits % _LOOK_EVERY:
-            return
-        try:
-            self.shrink()
-        except sqlite3.OperationalError:
-            return
+        if draining or self._commits % _LOOK_EVERY == 0:
+            with contextlib.suppress(sqlite3.OperationalError):
+                self.shrink()
 
     def shrink(self) -> None:
         """Make the file smaller by what it does not need, keeping some pages for what comes next."""
         free = _one(self._database, "PRAGMA freelist_count") or 0
-        pages = _one(self._database, "PRAGMA page_count") or 0
-        if free > _VACUUM_PAGES and free * 2 > pages:
-            self._database.execute(f"PRAGMA incremental_vacuum({free - _VACUUM_PAGES // 4})").fetchall()
+        used = (_one(self._database, "PRAGMA page_count") or 0) - free
+        if free > _VACUUM_PAGES and free > used:
+            # Pages that are used have to be moved to where free ones were: not many in one go.
+            most = _VACUUM_PAGES if used > _VACUUM_PAGES else free - _VACUUM_PAGES // 4
+            # As a script: it takes a step a page, and has no rows for `execute` to ask for.
+            self._database.executescript(f"PRAGMA incremental_vacuum({most})")
 
     # --- the end -------------------------------------------------------------------------------------------------
 
