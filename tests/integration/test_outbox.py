@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from agent.model.event import Result
+from agent.model.outlet import Parcel
 from agent.processor.delivery.group import Group
 from agent.processor.delivery.store import Store
-from bindings.mqtt.sender import UNSTATED_WINDOW
+from bindings.mqtt.sender import UNSTATED_WINDOW, Sender
 from tests.support.broker_faults import Proxy
 from tests.support.eventually import eventually
 from tests.support.mosquitto import Mosquitto, free_port, require_mosquitto
@@ -153,8 +154,24 @@ async def test_a_bare_topic_goes_to_the_first_mqtt_triggers_broker(tmp_path: Pat
 
 
 @pytest.mark.parametrize("qos", [1, 2])
-async def test_a_broker_restarted_in_the_middle_of_2000(tmp_path: Path, broker: Mosquitto, qos: int) -> None:
+async def test_a_broker_restarted_in_the_middle_of_2000(
+    tmp_path: Path, broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, qos: int
+) -> None:
     """The broker is stopped, stays away, and comes back; the link is cut besides."""
+    unacknowledged: list[int] = []  # at each reconnect
+    begun: list[int] = []
+    send_again, start = Sender._send_again, Sender._start
+
+    def recording(self: Sender, session_present: bool) -> None:
+        unacknowledged.append(len(self._in_flight))
+        send_again(self, session_present)
+
+    def counting(self: Sender, parcel: Parcel, mid: int) -> None:
+        begun.append(parcel.number)
+        start(self, parcel, mid)
+
+    monkeypatch.setattr(Sender, "_send_again", recording)
+    monkeypatch.setattr(Sender, "_start", counting)
     code = PUBLISH.replace("QOS", str(qos))
     async with Proxy(broker.port) as proxy:
         with Collector(broker.port, "readings/#") as collector:
@@ -173,8 +190,11 @@ async def test_a_broker_restarted_in_the_middle_of_2000(tmp_path: Path, broker: 
     numbers = collector.numbers()
     doubled = sum(numbers.values()) - 2000
     assert set(numbers) == set(range(2000))
-    # What was unacknowledged at each of the two cuts, and what the broker sends its subscriber again.
-    assert doubled <= (3 * UNSTATED_WINDOW if qos == 1 else 0)
+    # We send again what was unacknowledged when a connection broke, and nothing else. The broker does so too, to its
+    # subscriber: how much that is, is not ours to say, but at QoS 2 it is nothing.
+    assert sorted(begun) == list(range(1, 2001))
+    assert max(unacknowledged) <= UNSTATED_WINDOW
+    assert doubled == 0 or qos == 1
     assert_in_order(collector)
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 from agent.model.outlet import Parcel
 from agent.processor.delivery.delivery import Delivery
 from agent.processor.delivery.group import Group, Then
-from agent.processor.delivery.terms import LATER_S
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_REMOVE_S = 1.0  # with whatever is stored next: a removal of its own would double what is written for a message
 _EXCHANGE_S = 0.005  # between the halves of a QoS 2 exchange: the receiver waits
 
 
@@ -58,7 +58,7 @@ class Disk:
 
     def remove(self, target: int, parcel: Parcel, then: Then | None = None) -> None:
         """It need not be kept any more."""
-        self._now(LATER_S).remove(target, parcel)
+        self._now(_REMOVE_S).remove(target, parcel)
         if then:
             assert self._group is not None
             self._group.then.append(then)

@@ -56,6 +56,7 @@ class Target:
         self._address = ""
         self._historical = 0
         self._first_at = 0  # of what is on the disk, as found at the start
+        self._unwritten = 0
         self._owing = False  # there is more than there should be, until the oldest are in memory
         self._aging: asyncio.TimerHandle | None = None
         self._loads: set[asyncio.Task[None]] = set()
@@ -100,9 +101,7 @@ class Target:
         for index, parcel in enumerate(self._queue.loaded(page)):
             parcel.again = parcel.number < self._again_until and index < _AGAIN
         self._again_until = 0
-        if self._owing:
-            self._owing = False
-            self.make_room(0)
+        self._settle_debt()
         self._expire()
         self._load()
         self._ready()
@@ -124,30 +123,39 @@ class Target:
             parcel = self._queue.pop_oldest()
             if parcel is None:
                 self._load()
-                # The oldest are being read from the disk, and then given up.
-                self._owing = reason == "oldest" and self._queue.stored > 0
+                # The oldest are being read from the disk, or written to it, and then given up.
+                self._owing = reason == "oldest" and (self._queue.stored > 0 or self._unwritten > 0)
                 return self._owing
             freed += parcel.size
             self._drop(parcel, reason)
         self._load()
         return True
 
+    def _settle_debt(self) -> None:
+        if self._owing:
+            self._owing = False
+            self.make_room(0)
+
     def parcel(self, message: Message, size: int) -> tuple[int, Parcel]:
         """The message with its number; it counts from now on. The target's own number beside it."""
         parcel = Parcel(self._next, self.at, message, size)
         self._next += 1
+        self._unwritten += 1
         self.count += 1
         self.bytes += size
         return self._number, parcel
 
     def admit(self, parcel: Parcel) -> None:
         """It is stored: it may be sent."""
+        self._unwritten -= 1
         self._queue.admit(parcel)
+        self._settle_debt()
         self.wanted.set()
         self._age()
 
     def forget(self, parcel: Parcel) -> None:
         """It was never stored."""
+        self._unwritten -= 1
         self._uncount(parcel)
 
     def _uncount(self, parcel: Parcel) -> None:
