@@ -17,7 +17,7 @@ import pytest
 from agent.model.errors import SourceUnavailable, SpecError
 from agent.model.event import Event, Outcome, Result
 from agent.model.spec import Duration
-from agent.triggers.file import inotify
+from agent.triggers.file import inotify, reading
 from agent.triggers.file.record_log import COMPACT_ABOVE
 from agent.triggers.file.spec import FileSpec
 from agent.triggers.file.trigger import run
@@ -202,10 +202,92 @@ async def test_changed_file_is_new_and_changed_in_hand_is_one_more(inbox: Path, 
     assert [bytes(event.body) for event in sink.events] == [b"1", b"4444", b"55555"]
 
 
-async def test_writer_that_never_closes(inbox: Path, state: Path) -> None:
-    """Handed over after `settle` of quiet; while it goes on writing, not before `settleMax`."""
+async def test_slow_writer_is_waited_for(inbox: Path, state: Path, tmp_path: Path) -> None:
+    """It pauses for longer than `settle`, more than once: the file is one event, whole, and moved whole."""
     sink = RecordingSink(state)
-    async with running(spec_of(inbox, settle=Duration(0.2)), sink):
+    async with running(spec_of(inbox, on_success="move", move_to=str(tmp_path / "done")), sink):
+        with (inbox / "slow").open("w") as file:
+            for piece in ("one ", "two ", "three"):
+                file.write(piece)
+                file.flush()
+                await stays_at(sink, 0)
+        await eventually(lambda: (tmp_path / "done" / "slow").exists())
+    assert bodies(sink) == Counter([b"one two three"])
+    assert (tmp_path / "done" / "slow").read_text() == "one two three"
+
+
+async def test_one_of_two_writers_closes(inbox: Path, state: Path) -> None:
+    sink = RecordingSink(state)
+    async with running(spec_of(inbox, settle_max=Duration(0)), sink):  # 0: for ever
+        with (inbox / "shared").open("w") as file:
+            (inbox / "shared").write_text("one ")
+            await stays_at(sink, 0)
+            file.write("two")
+        await eventually(lambda: sink.events)
+        await stays_at(sink, 1)
+    assert bodies(sink) == Counter([b"two "])
+    assert sink.counters["unsettled"] == 0
+
+
+async def test_what_was_being_written_at_the_start_is_waited_for(inbox: Path, state: Path) -> None:
+    """Found by the walk, so nothing is known about its writer, who then closes it unseen or seen."""
+    with (inbox / "a").open("w") as file:
+        file.write("first ")
+        file.flush()
+        os.utime(inbox / "a", (0, 0))
+        sink = RecordingSink(state)
+        async with running(spec_of(inbox), sink):
+            await stays_at(sink, 0)
+            file.write("second")
+            file.close()
+            await eventually(lambda: sink.events)
+    assert bodies(sink) == Counter([b"first second"])
+
+
+async def test_closed_unseen_is_found_by_the_rescan(inbox: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(inotify.Inotify, "watch", exhausted)
+    sink = RecordingSink(state)
+    with (inbox / "a").open("w") as file:
+        file.write("all")
+        async with running(spec_of(inbox, rescan=Duration(0.05)), sink):
+            await stays_at(sink, 0)
+            file.close()
+            await eventually(lambda: sink.events)
+    assert bodies(sink) == Counter([b"all"])
+
+
+async def test_writer_that_never_closes(inbox: Path, state: Path) -> None:
+    """Handed over after `settleMax`, not removed; what it writes after that is one more event, then it is removed."""
+    sink = RecordingSink(state)
+    spec = spec_of(inbox, settle=Duration(0.05), settle_max=Duration(0.2), on_success="delete", rescan=Duration(0.1))
+    async with running(spec, sink):
+        with (inbox / "open").open("w") as file:
+            file.write("all")
+            file.flush()
+            await eventually(lambda: sink.counters["kept_open"])
+            file.write(" and more")
+            file.flush()
+            await eventually(lambda: sink.counters["handled"] == 2)
+            assert (inbox / "open").exists()
+        await eventually(lambda: not os.listdir(inbox))
+    assert bodies(sink) == Counter([b"all", b"all and more"])
+    assert sink.counters["unsettled"] == 2
+
+
+async def test_where_the_kernel_does_not_say_settle_decides(
+    inbox: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's file, and no CAP_LEASE."""
+
+    def refuse(_: int) -> None:
+        return None
+
+    monkeypatch.setattr(reading, "is_being_written", refuse)
+    sink = RecordingSink(state)
+    async with running(spec_of(inbox), sink):
         with (inbox / "open").open("w") as file:
             file.write("all")
             file.flush()

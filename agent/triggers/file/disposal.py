@@ -1,9 +1,10 @@
 """What becomes of a file whose event has ended: left and remembered, deleted, or moved.
 
 Flow: Intake -> `Disposal.settle` in the disk thread -> file system and ledger.
-Promise: a file is only removed while it still is what the handler got. With `delete` and `move` nothing is remembered,
-so nothing is written beside the removal itself, unless that fails; then the file is remembered as handled and only the
-removal is tried again at each rescan. A crash between the handler's success and this step hands the file over again.
+Promise: a file is only removed while it still is what the handler got and nobody has it open for writing. With `delete`
+and `move` nothing is remembered, so nothing is written beside the removal itself, unless that fails; then the file is
+remembered as handled and only the removal is tried again at each rescan. A crash between the handler's success and this
+step hands the file over again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 
 from agent.model.event import Outcome, Result
 from agent.triggers.file.ledger import Entry, Fate, Ledger, key_of
-from agent.triggers.file.reading import Reader, Seen
+from agent.triggers.file.reading import Reader, Seen, opened
 from agent.triggers.file.selection import Selection, target
 from agent.triggers.file.spec import FileSpec
 
@@ -74,8 +75,7 @@ class Disposal:
             return False
         path = item.seen.path
         try:
-            if key_of(os.lstat(path)) != item.seen.key:
-                item.changed = True
+            if self._may_still_grow(path, item):
                 return False
             self._remove(path, folder)
         except FileNotFoundError:
@@ -84,6 +84,16 @@ class Disposal:
             self.counts["remove_failed"] += 1
             return False
         return True
+
+    def _may_still_grow(self, path: str, item: Finished) -> bool:
+        """It has changed, which makes one more event; or a writer has it open, and it is kept until the next look."""
+        if key_of(os.lstat(path)) != item.seen.key:
+            item.changed = True
+            return True
+        with opened(path) as descriptor:
+            still_open = self._reader.is_open(descriptor)
+        self.counts["kept_open"] += still_open
+        return still_open
 
     def removes(self, fate: Fate) -> bool:
         """Whether files of this fate are not left where they are."""

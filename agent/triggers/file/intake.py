@@ -2,10 +2,10 @@
 
 Flow: Tree -> Intake -> [disk thread: Reader] -> sink -> [disk thread: Disposal].
 
-A path is at one place at a time: waiting (a timer runs until its writer has been quiet), ready (in line), or in hand
-(being read, handled or settled). News about a path in hand is kept and looked at after. The line is bounded by the
-files on the disk, what is in hand by `maxInFlight` and the sink. One thread does all disk work of the trigger: a
-slow disk delays files, never the loop.
+A path is at one place at a time: waiting (a timer runs until its writer has been quiet, or must have closed it), ready
+(in line), or in hand (being read, handled or settled). News about a path in hand is kept and looked at after. The line
+is bounded by the files on the disk, what is in hand by `maxInFlight` and the sink. One thread does all disk work of the
+trigger: a slow disk delays files, never the loop.
 
 Promise: at least once. Between a handler's success and the write that remembers it lies one hop to the disk thread; a
 process killed in there hands the file over again. Stopped in order, nothing is handed over twice.
@@ -14,6 +14,7 @@ process killed in there hands the file over again. Stopped in order, nothing is 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class Candidate:
     due: float = 0.0
     timer: asyncio.TimerHandle | None = None
     again: bool = False  # touched while in hand
+    open: bool = False  # waiting for its writer to close it
 
 
 @dataclass(slots=True)
@@ -128,9 +130,12 @@ class Intake:
             if new_only:
                 return
         for _, path, _ in sorted(survey.files):
-            if path not in self._candidates:
+            candidate = self._candidates.get(path)
+            if candidate is None:
                 candidate = Candidate(path, self._loop.time(), Patience(complete=False, overdue=False))
                 self._candidates[path] = candidate
+                self._make_ready(candidate)
+            elif candidate.open and candidate.place is Place.WAITING:  # where no close is told of
                 self._make_ready(candidate)
 
     # The line
@@ -146,19 +151,34 @@ class Intake:
 
     def _make_wait(self, candidate: Candidate) -> None:
         """Look again when it has been quiet for `settle`, but not later than `settleMax` after the first news."""
-        limit = candidate.since + self._spec.settle_max
-        candidate.due = min(self._loop.time() + self._spec.settle, limit)
+        candidate.open = False
+        self._wait_until(candidate, min(self._loop.time() + self._spec.settle, self._limit(candidate)))
+
+    def _wait_for_close(self, candidate: Candidate) -> None:
+        """Somebody has it open: look again when there is news, or `settleMax` is over."""
+        candidate.open = True
+        self._wait_until(candidate, self._limit(candidate))
+
+    def _limit(self, candidate: Candidate) -> float:
+        """When it is taken as it is."""
+        return candidate.since + self._spec.settle_max if self._spec.settle_max else math.inf
+
+    def _wait_until(self, candidate: Candidate, due: float) -> None:
+        """The timer is not moved at each news, only when it would run out too late, or has run out too early."""
+        candidate.due = due
         candidate.place = Place.WAITING  # if it was in line, its place there counts no more
-        if candidate.timer is None:
-            candidate.timer = self._loop.call_at(candidate.due, self._waited, candidate)
+        if candidate.timer and candidate.timer.when() > due:
+            candidate.timer.cancel()
+            candidate.timer = None
+        if candidate.timer is None and due < math.inf:
+            candidate.timer = self._loop.call_at(due, self._waited, candidate)
 
     def _waited(self, candidate: Candidate) -> None:
-        """The timer is not moved at each news, only when it runs out too early."""
         candidate.timer = None
         if candidate.due > self._loop.time():
-            candidate.timer = self._loop.call_at(candidate.due, self._waited, candidate)
+            self._wait_until(candidate, candidate.due)
             return
-        candidate.patience.overdue = self._loop.time() >= candidate.since + self._spec.settle_max
+        candidate.patience.overdue = self._loop.time() >= self._limit(candidate)
         self._make_ready(candidate)
 
     async def pump(self) -> None:
@@ -185,8 +205,11 @@ class Intake:
     def _take(self, candidate: Candidate, verdict: Verdict) -> None:
         if isinstance(verdict, Fresh):
             self._hand_over(candidate, verdict)
-        elif verdict is Nothing.UNSETTLED:
+        elif verdict is Nothing.UNSETTLED or (verdict is Nothing.OPEN and candidate.again):
+            candidate.again = False  # what is new is seen by the look that comes after the wait
             self._make_wait(candidate)
+        elif verdict is Nothing.OPEN:
+            self._wait_for_close(candidate)
         else:
             if isinstance(verdict, Nothing):
                 self._sink.count(verdict.value)
@@ -199,7 +222,7 @@ class Intake:
             self._let_go(candidate)
             return
         self._in_hand[fresh.seen.key] = []
-        if candidate.patience.overdue:
+        if candidate.patience.unsettled:
             self._sink.count("unsettled")
         self._sink.deliver(fresh.event, partial(self._done, candidate, fresh.seen))
 

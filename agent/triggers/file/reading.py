@@ -10,10 +10,13 @@ import os
 import stat
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
 from agent.model.event import Event, Text
+from agent.triggers.file.leases import is_being_written
 from agent.triggers.file.ledger import Entry, Fate, Ledger, head_of, key_of, volume_of
 from agent.triggers.file.selection import Selection
 from agent.triggers.file.spec import FileSpec
@@ -33,6 +36,7 @@ class Nothing(Enum):
     UNREADABLE = "unreadable"
     IRREGULAR = "irregular"
     UNSETTLED = "waiting"
+    OPEN = "open"
 
 
 @dataclass(slots=True)
@@ -70,11 +74,12 @@ Verdict = Nothing | Known | Fresh
 
 @dataclass(slots=True)
 class Patience:
-    """How sure one must be that the writer is done. `last` is the signature (key) of the look before."""
+    """How sure one can be that the writer is done. `last` is the signature (key) of the look before."""
 
     complete: bool  # closed after writing, or moved in
     overdue: bool  # it was waited for as long as `settleMax` says
     last: int = 0
+    unsettled: bool = False  # taken because it was overdue, although its writer is not done
 
 
 class Reader:
@@ -85,17 +90,12 @@ class Reader:
         self.volume = 0
 
     def look(self, path: str, patience: Patience) -> Verdict:
-        """Judge one candidate. Sets `patience.last`."""
+        """Judge one candidate. Sets `patience.last` and `patience.unsettled`."""
         try:
-            descriptor = os.open(path, OPEN_FLAGS)
+            with opened(path) as descriptor:
+                return self._judge(path, descriptor, patience)
         except OSError as error:
             return _reason(error)
-        try:
-            return self._judge(path, descriptor, patience)
-        except OSError as error:
-            return _reason(error)
-        finally:
-            os.close(descriptor)
 
     def find_volume(self) -> int:
         """Look again which volume is mounted at the root. Once a walk is enough."""
@@ -112,11 +112,25 @@ class Reader:
         entry = self._ledger.find(key, lambda: head)
         if entry:
             return Known(seen, entry.fate)
-        sure = patience.complete or patience.overdue or patience.last == key or self._long_quiet(status)
-        patience.last = key
-        if not sure:
-            return Nothing.UNSETTLED
+        obstacle = self._obstacle(descriptor, status, key, patience)
+        patience.last, patience.unsettled = key, obstacle is not None
+        if obstacle and not patience.overdue:
+            return obstacle
         return self._read(seen, descriptor, patience)
+
+    def _obstacle(self, descriptor: int, status: os.stat_result, key: int, patience: Patience) -> Nothing | None:
+        """Why the writer may not be done, if so. UNSETTLED: look again soon; OPEN: when it closes the file."""
+        if not (patience.complete or patience.last == key or self._long_quiet(status)):
+            return Nothing.UNSETTLED
+        if not self.is_open(descriptor):
+            return None
+        # A close is told a moment before the file counts as closed: one that was told just now may be the last one.
+        told, patience.complete = patience.complete, False
+        return Nothing.UNSETTLED if told else Nothing.OPEN
+
+    def is_open(self, descriptor: int) -> bool:
+        """Somebody has the file open for writing, as far as the kernel says. Not asked of network mounts."""
+        return not self._spec.poll and is_being_written(descriptor) is True
 
     def _long_quiet(self, status: os.stat_result) -> bool:
         """Its time stamps say that nobody has touched it lately. Not trusted on network mounts, whose clock differs."""
@@ -127,9 +141,11 @@ class Reader:
         whole = self._spec.body == "content" and seen.size <= self._spec.max_file_size
         body = _content(descriptor, seen.size) if whole else os.fsencode(seen.path)
         status = os.fstat(descriptor)
-        if key_of(status) != seen.key and not patience.overdue:
-            patience.complete, patience.last = False, key_of(status)  # written to while it was read
-            return Nothing.UNSETTLED
+        if key_of(status) != seen.key:  # written to while it was read
+            patience.unsettled = True
+            if not patience.overdue:
+                patience.complete, patience.last = False, key_of(status)
+                return Nothing.UNSETTLED
         return Fresh(seen, self._event(seen, body, whole))
 
     def _event(self, seen: Seen, body: bytes, whole: bool) -> Event:
@@ -147,6 +163,16 @@ class Reader:
                 ("X-Headrace-Body", "content" if whole else "path"),
             ),
         )
+
+
+@contextmanager
+def opened(path: str) -> Iterator[int]:
+    """A descriptor to read from, also where a pipe, device or link lies in place of a file. Raises OSError."""
+    descriptor = os.open(path, OPEN_FLAGS)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def as_text(path: str) -> Text:

@@ -28,7 +28,7 @@ class FileSpec(TriggerSpec, frozen=True, kw_only=True):
     max_file_size: Size = 8 << 20  # larger files are handed over as their path
     max_line_size: Size = 1 << 20  # longer lines are handed over in pieces
     settle: Duration = Duration(0.5)
-    settle_max: Duration = Duration(300.0)
+    settle_max: Duration = Duration(600.0)  # 0: wait for ever
     rescan: Duration = Duration(60.0)
     poll: bool = False
     poll_interval: Duration = Duration(2.0)
@@ -56,8 +56,10 @@ class FileSpec(TriggerSpec, frozen=True, kw_only=True):
                 raise ValueError(f"`{key}` is {value:g} s; give a time above 0, such as 60s")
         if wrong := [item for item in self.rotated if not item.startswith("{name}") or "/" in item]:
             raise ValueError(f"`rotated` has {wrong[0]!r}; a pattern there starts with {{name}} and has no slash")
-        if self.settle < 0 or self.settle_max < self.settle:
-            raise ValueError("`settle` must not be negative, nor larger than `settleMax`")
+        if self.settle < 0 or self.settle_max < 0 or 0 < self.settle_max < self.settle:
+            raise ValueError(
+                "`settle` and `settleMax` must not be negative, and `settleMax` not below `settle` except 0"
+            )
 
     @property
     def rescan_s(self) -> float:

@@ -113,6 +113,7 @@ def test_folder_that_may_not_be_read_is_skipped(tmp_path: Path) -> None:
         ({"read": "lines", "on_success": "delete"}, "must be `leave`"),
         ({"rescan": 0}, "above 0"),
         ({"settle": 2, "settle_max": 1}, "settleMax"),
+        ({"settle_max": -1}, "settleMax"),
         ({"rotated": ("old/{name}",)}, "starts with {name}"),
     ],
 )
