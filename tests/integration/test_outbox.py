@@ -492,3 +492,29 @@ async def test_a_frozen_broker_is_noticed_and_nothing_is_lost(tmp_path: Path, br
             await eventually(lambda: target(f)["sent"] == 50, within_s=15)
             await eventually(lambda: len(first_copies(collector.bodies("t"))) == 50)
     assert [body[:2] for body in first_copies(collector.bodies("t"))] == [b"%02d" % number for number in range(50)]
+
+
+async def test_a_worker_that_writes_nonsense_fails_its_own_event_only(tmp_path: Path) -> None:
+    code = """
+        WRITES = {
+            b"topic": ("cloud", [], b""),
+            b"target": ("nobody", [(":topic", "a")], b""),
+            b"qos": ("cloud", [(":topic", "a"), (":qos", "9")], b""),
+            b"big": ("cloud", [(":topic", "a")], bytes(20 << 20)),
+        }
+        def handler(context, event):
+            output = context._publisher._output
+            output.channel.publish(output.current(), *WRITES[event.body])
+    """
+    async with running(tmp_path, code, spec=spec_of("tcp://127.0.0.1:1")) as f:
+        workers = f.workers()
+        for body, told in (
+            (b"topic", b"without a topic"),
+            (b"target", b"no binding 'nobody'"),
+            (b"qos", b"unknown qos"),
+            (b"big", b"over the function's maxBodyBytes"),
+        ):
+            outcome = await f.call(body)
+            assert (outcome.status, told in outcome.body) == (500, True)
+        assert target(f)["queued"] == 0
+        assert f.workers() == workers
