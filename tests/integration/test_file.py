@@ -7,12 +7,13 @@ import os
 import shutil
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from agent.model.errors import SourceUnavailable, SpecError
 from agent.model.event import Event, Outcome, Result
@@ -79,6 +80,20 @@ def state(tmp_path: Path) -> Path:
     folder = tmp_path / "state"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """Sentence, path and place of every warning."""
+    lines: list[str] = []
+
+    def note(message: Any) -> None:
+        extra = message.record["extra"]
+        lines.extend([message.record["message"], extra["path"], extra["now"]])
+
+    number = logger.add(note, level="WARNING")
+    yield lines
+    logger.remove(number)
 
 
 async def test_2000_files_once_each_across_restarts(inbox: Path, state: Path, tmp_path: Path) -> None:
@@ -337,7 +352,9 @@ async def test_symbolic_links_and_pipes_are_not_read(inbox: Path, state: Path, t
 
 
 @pytest.mark.parametrize("moving", [True, False])
-async def test_success_and_failure_take_the_file_away(inbox: Path, state: Path, tmp_path: Path, moving: bool) -> None:
+async def test_success_and_failure_take_the_file_away(
+    inbox: Path, state: Path, tmp_path: Path, moving: bool, warnings: list[str]
+) -> None:
     done, errors = tmp_path / "done", tmp_path / "errors"
     done.mkdir()
     (done / "good.txt").write_text("was there before")
@@ -350,16 +367,18 @@ async def test_success_and_failure_take_the_file_away(inbox: Path, state: Path, 
         await eventually(lambda: not os.listdir(inbox))
         await eventually(lambda: sink.counters["handled"] and sink.counters["failed"])
     assert len(sink.events) == 2
+    assert warnings == ["a file was given up", str(inbox / "bad"), str(errors / "bad")]
     assert (errors / "bad").read_text() == "bad"
     assert (done / "good.txt").read_text() == "was there before"
     assert sorted(os.listdir(done)) == (["good-1.txt", "good.txt"] if moving else ["good.txt"])
 
 
-async def test_failed_file_is_left_until_it_changes(inbox: Path, state: Path) -> None:
+async def test_failed_file_is_left_until_it_changes(inbox: Path, state: Path, warnings: list[str]) -> None:
     (inbox / "a").write_text("1")
     first = RecordingSink(state, lambda _: FAILED)
     async with running(spec_of(inbox), first):
         await eventually(lambda: first.counters["failed"])
+    assert warnings[1:] == [str(inbox / "a"), "left where it is; taken again when it changes"]
     again = RecordingSink(state)
     async with running(spec_of(inbox), again):
         (inbox / "a").write_text("22")

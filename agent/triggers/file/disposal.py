@@ -30,11 +30,12 @@ NOT_OFFERED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 @dataclass(slots=True)
 class Finished:
-    """One file and how its event ended. `changed`: it is not what it was when it was read."""
+    """One file and how its event ended. `changed`: it is not what it was when it was read. `moved_to`: if it was."""
 
     seen: Seen
     fate: Fate
     changed: bool = False
+    moved_to: str = ""
 
 
 def fate_of(outcome: Outcome) -> Fate | None:
@@ -77,7 +78,7 @@ class Disposal:
         try:
             if self._may_still_grow(path, item):
                 return False
-            self._remove(path, folder)
+            item.moved_to = self._remove(path, folder)
         except FileNotFoundError:
             return False  # it may only have got another name meanwhile: remembering it costs little
         except OSError:
@@ -107,14 +108,16 @@ class Disposal:
             return self._spec.error_to
         return None
 
-    def _remove(self, path: str, folder: str) -> None:
+    def _remove(self, path: str, folder: str) -> str:
+        """The new name; empty for a deleted file."""
         if not folder:
             os.unlink(path)
             self.counts["deleted"] += 1
-            return
+            return ""
         wanted = os.path.join(target(self._selection.root, folder), self._selection.relative(path))
-        move(path, wanted)
+        name = move(path, wanted)
         self.counts["moved"] += 1
+        return name
 
 
 def move(source: str, wanted: str) -> str:

@@ -27,6 +27,7 @@ from typing import TypeVar
 from agent.model.event import Outcome
 from agent.model.sink import Sink
 from agent.triggers.file.disposal import Disposal, Finished, fate_of
+from agent.triggers.file.failures import Failures
 from agent.triggers.file.ledger import SYNC_S, Entry, Fate, Ledger, key_of
 from agent.triggers.file.reading import Fresh, Known, Nothing, Patience, Reader, Seen, Verdict
 from agent.triggers.file.selection import Selection
@@ -87,6 +88,7 @@ class Intake:
             sink.log.warning("damaged records in the memory of handled files", records=self._ledger.damaged)
         self._reader = Reader(spec, selection, self._ledger)
         self._disposal = Disposal(spec, selection, self._ledger, self._reader)
+        self._failures = Failures(spec, sink)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix=f"disk-{sink.name}")
         self._candidates: dict[str, Candidate] = {}
         self._ready: deque[Candidate] = deque()
@@ -248,10 +250,13 @@ class Intake:
 
     def _settled(self, batch: list[tuple[Candidate, Seen, Outcome]], items: list[Finished]) -> None:
         self._settling = None
-        changed = {item.seen.path for item in items if item.changed}
+        ends = {item.seen.path: item for item in items}
         for candidate, seen, outcome in batch:
             self._sink.count("handled" if outcome.ok else "failed")
-            candidate.again |= candidate.path in changed
+            end = ends.get(candidate.path)
+            candidate.again |= end is not None and end.changed
+            if end and end.fate is Fate.FAILED:
+                self._failures.file(candidate.path, outcome, end.moved_to)
             self._let_go(candidate)
             for name in self._in_hand.pop(seen.key):
                 self.touched(name, complete=True)

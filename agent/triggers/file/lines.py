@@ -24,6 +24,7 @@ from typing import TypeVar
 
 from agent.model.event import Event, Outcome, Result
 from agent.model.sink import Sink
+from agent.triggers.file.failures import Failures
 from agent.triggers.file.follower import Follower, Line, Progress
 from agent.triggers.file.positions import Position, Positions
 from agent.triggers.file.reading import as_text
@@ -71,6 +72,7 @@ class Lines:
         if self._positions.damaged:
             sink.log.warning("damaged records in the memory of followed files", records=self._positions.damaged)
         self._rotation = Rotation(spec, self.names, self._positions)
+        self._failures = Failures(spec, sink)
         self._disk = ThreadPoolExecutor(1, thread_name_prefix=f"disk-{sink.name}")
         self._changes: dict[str, Change] = {}
         self._walked = False
@@ -273,6 +275,8 @@ class Lines:
             elif self._save_timer is None:
                 self._save_timer = self._loop.call_later(SAVE_S, self._save)
         self._sink.count("handled" if outcome.ok else "failed")
+        if not outcome.ok and outcome.result is not Result.STOPPED:
+            self._failures.line(follower.path, line.start, outcome)
         self._free.set()
 
     # Memory
@@ -305,6 +309,7 @@ class Lines:
         try:
             await self._save()
         finally:
+            self._failures.close()
             for timer in self._partial.values():
                 timer.cancel()
             self._disk.shutdown()
