@@ -248,8 +248,9 @@ class Processor:
         """Whether every trigger has ended in time, or before a second signal."""
         hurry = asyncio.create_task(self._hurry.wait(), name="hurry")
         gathered = asyncio.gather(*self._running(), return_exceptions=True)
+        either: list[asyncio.Future[Any]] = [hurry, gathered]
         try:
-            await asyncio.wait([hurry, gathered], timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
             return not self._running()
         finally:
             hurry.cancel()
