@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import gc
 import os
+import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +26,7 @@ from agent.model.errors import AgentError, SpecError
 from agent.model.load import Loaded, load_function
 from agent.model.private import private_folder
 from agent.store import atomic
-from agent.store.generations import Generations
+from agent.store.generations import CannotPrepare, Generations
 from agent.store.lock import locked
 from agent.store.ports import RememberedPorts
 from agent.supervisor.admin import Reported, open_admin
@@ -207,15 +209,33 @@ class _Deployed:
         """One at a time: the drop-ins are one task."""
         self._preparing = loaded.function.metadata.name
         try:
-            folder = await asyncio.to_thread(self._generations.prepare, loaded)
+            folder = await self._prepare(loaded)
             self._supervisor.apply(Version(loaded.function, folder, str(loaded.source), digest))
         finally:
             self._preparing = ""
+
+    async def _prepare(self, loaded: Loaded) -> Path:
+        try:
+            return await asyncio.to_thread(self._generations.prepare, loaded)
+        except CannotPrepare as error:
+            name = loaded.function.metadata.name
+            what = f"cannot prepare function {name!r}: {_reason_of(error)}"
+            raise CannotPrepare(what, where=error.where, fix="it is tried again by itself") from error
 
     def gone(self, name: str) -> None:
         """The last process of a function has ended. What is being prepared under its name must not be swept with it."""
         if name != self._preparing:
             self._generations.forget(name)
+
+
+def _reason_of(error: CannotPrepare) -> str:
+    """What the system said. A tree that cannot be copied fails with a list of files: the first, and how many more."""
+    cause = error.__cause__
+    if isinstance(cause, shutil.Error) and cause.args and isinstance(cause.args[0], list) and cause.args[0]:
+        (_, _, why), *others = cause.args[0]
+        more = f", and {len(others)} more files" if others else ""
+        return re.sub(r"^\[Errno \d+\] ", "", str(why)) + more
+    return getattr(cause, "strerror", None) or error.what
 
 
 def _folders(configuration: Configuration) -> tuple[Path, Path, Path]:

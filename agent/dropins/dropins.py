@@ -2,7 +2,8 @@
 
 Why: the simplest way to deploy is `cp`. Flow: folder -> [drop-ins] -> commands to the target (apply, reject, remove).
 Promise: a change is applied to the function it belongs to and to no other; what cannot be used leaves the version
-before it alone and says why; content decides, not time stamps; a folder that vanishes as a whole stops nothing.
+before it alone and says why; what could not be prepared for a reason that may pass (no room) is tried again, waiting
+longer each time; content decides, not time stamps; a folder that vanishes as a whole stops nothing.
 Files are read in a thread: one that takes seconds to read delays other changes, but not the agent.
 """
 
@@ -29,6 +30,10 @@ from agent.model.names import legal_name
 SETTLE_S = 0.04
 LONGEST_SETTLE_S = 0.4
 """Somebody who writes all the time does not hold up the others for longer."""
+
+FIRST_RETRY_S = 2.0
+LONGEST_RETRY_S = 300.0
+"""Between two attempts to prepare what the device could not take the last time; the wait doubles."""
 
 Load = Callable[[Path], Loaded]
 """Reads a file or folder; raises AgentError with file, line and key. See `agent.model.load.load_function`."""
@@ -80,6 +85,8 @@ class DropIns:
         self._changed: set[str] = set()
         self._everything = False
         self._event = asyncio.Event()
+        self._retry: asyncio.TimerHandle | None = None
+        self._retry_s = FIRST_RETRY_S
 
     async def run(self, scanned: Callable[[], None]) -> None:
         """Until cancelled. `scanned` is called once what was there at the start has been applied."""
@@ -95,6 +102,8 @@ class DropIns:
                 self._changed, self._everything = set(), False
                 await self._look(changed)
         finally:
+            if self._retry:
+                self._retry.cancel()
             tree.close()
 
     def rescan(self) -> None:
@@ -206,9 +215,11 @@ class DropIns:
                     "rename one of them (metadata.name) or remove it"
                 )
         self._remove_unwanted({*wanted, *problems})
+        again = False
         for name, entry in wanted.items():
-            await self._apply(name, entry, problems)
+            again |= await self._apply(name, entry, problems)
         self._report(problems)
+        self._plan_retry(again)
 
     def _remove_unwanted(self, known: set[str]) -> None:
         for name in sorted({*self._applied, *self._problems} - known):
@@ -216,17 +227,30 @@ class DropIns:
             self._problems.pop(name, None)
             self._target.remove(name)
 
-    async def _apply(self, name: str, entry: Entry, problems: dict[str, str]) -> None:
+    def _plan_retry(self, wanted: bool) -> None:
+        """Decide once more later, with nothing changed in the folder."""
+        if self._retry:
+            self._retry.cancel()
+            self._retry = None
+        if wanted:
+            self._retry = asyncio.get_running_loop().call_later(self._retry_s, self._event.set)
+            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
+        else:
+            self._retry_s = FIRST_RETRY_S
+
+    async def _apply(self, name: str, entry: Entry, problems: dict[str, str]) -> bool:
+        """Hand it over unless that was done. True: it failed, and may succeed later with nothing changed."""
         version = (entry.path, entry.good_digest)
         if self._applied.get(name) == version or entry.loaded is None:
-            return
+            return False
         try:
             await self._target.apply(entry.loaded, entry.good_digest)
         except AgentError as error:
             problems[name] = str(error)
-            return
+            return error.retry
         self._applied[name] = version
         self._problems.pop(name, None)
+        return False
 
     def _report(self, problems: dict[str, str]) -> None:
         for name in self._problems.keys() - problems.keys():

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent.daemon import _Deployed
 from agent.model.load import Loaded, load_function
+from agent.store.generations import CannotPrepare
+from agent.store.generations import Generations as RealGenerations
 from agent.supervisor.version import Version
 
 
@@ -68,3 +73,25 @@ async def test_a_version_that_is_being_made_is_not_swept_away_with_the_one_befor
     assert generations.forgotten == ["other"]
     target.gone(name)
     assert generations.forgotten == ["other", name]
+
+
+async def test_a_tree_that_cannot_be_copied_is_one_readable_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(source: str, target: str, **_: Any) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    (tmp_path / "lamp").mkdir()
+    for name in ("function.yaml", "a.txt", "b.txt"):
+        (tmp_path / "lamp" / name).write_text("")
+    (tmp_path / "lamp" / "function.yaml").write_text("metadata: {name: lamp}\nspec: {runtime: python, handler: a:b}\n")
+    monkeypatch.setattr(shutil, "copystat", full)
+    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, full, False, False))
+    generations = RealGenerations(tmp_path / "run", tmp_path / "state", tmp_path / "logs")
+    target = _Deployed(Supervisor(), generations)  # type: ignore[arg-type]
+    with pytest.raises(CannotPrepare) as told:
+        await target.apply(load_function(tmp_path / "lamp"), "digest")
+    assert told.value.retry
+    assert "cannot prepare function 'lamp': No space left on device: " in str(told.value)
+    assert "and 3 more files" in str(told.value)
+    assert "Errno" not in str(told.value) and "[(" not in str(told.value)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.dropins import dropins
 from agent.dropins.dropins import DropIns
-from agent.model.errors import AgentError, SpecError
+from agent.model.errors import AgentError, SourceUnavailable, SpecError
 from agent.model.load import load_function
+from tests.support.eventually import eventually
 
 TEXT = """metadata: {{name: {name}}}
 spec:
@@ -208,3 +210,33 @@ async def test_a_file_that_takes_long_to_read_does_not_stop_the_agent(tmp_path):
     asyncio.get_running_loop().call_soon(gone_on.set)
     await DropIns(tmp_path, load, target)._look(None)
     assert target.take() == [("apply", "blink", "blink.yaml")]
+
+
+async def test_what_the_device_could_not_take_is_tried_again_by_itself(tmp_path, monkeypatch):
+    """With growing delay; what only a person can mend is not."""
+    monkeypatch.setattr(dropins, "FIRST_RETRY_S", 0.01)
+    (tmp_path / "blink.yaml").write_text(text("blink"))
+    target = Target()
+    tried = DropIns(tmp_path, load_function, target, settle_s=0.0)
+    target.error = SourceUnavailable("no space left")
+    running = asyncio.create_task(tried.run(lambda: None))
+    try:
+        await eventually(lambda: tried._retry_s >= 0.08)
+        assert target.take() == [("reject", "blink", "no space left")]
+        target.error = None
+        await eventually(lambda: target.told)
+        assert target.take() == [("apply", "blink", "blink.yaml")]
+        await eventually(lambda: tried._retry is None)
+        assert tried._retry_s == 0.01
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_what_a_person_must_mend_is_not_tried_again(tmp_path):
+    (tmp_path / "blink.yaml").write_text(text("blink"))
+    target = Target()
+    tried = DropIns(tmp_path, load_function, target)
+    target.error = SpecError("a key is wrong")
+    await tried._look(None)
+    assert tried._retry is None
