@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent.logging_setup import configure
 from agent.model.errors import CommandError, SpecError
-from agent.model.listen import Address, address_of, listening, open_listener
+from agent.model.listen import Address, addresses_of, holder, listening, open_listener
 from agent.model.load import Loaded, embedded_source, load_function
 from agent.model.private import private_folder
-from agent.model.spec import Function, TriggerSpec
+from agent.model.spec import Function
 from agent.processor.config import ProcessorConfig
 from agent.processor.run import run_to_end
 from shmem.segment import sweep
@@ -85,30 +87,72 @@ def _default_calls_dir() -> Path:
 def _listeners(
     function: Function, port: int | None, calls_dir: Path, stack: ExitStack
 ) -> dict[str, list[socket.socket]]:
-    """The http trigger's sockets: its own address, and the one through which other functions call this one."""
+    """The http trigger's sockets: its own addresses, and the one through which other functions call this one."""
     opened: dict[str, list[socket.socket]] = {}
     for trigger in function.spec.triggers.values():
         if not listening(trigger) or trigger.disabled:
             continue
-        own = stack.enter_context(_open(_address(trigger, port), trigger))
-        calls = calls_dir / f"{function.metadata.name}.sock"
-        calls_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        called = stack.enter_context(_open(Address(path=str(calls)), trigger))
-        stack.callback(calls.unlink, missing_ok=True)
-        opened[trigger.name] = [own, called]
+        called = _calls(function.metadata.name, calls_dir, stack)  # first: who holds it says more than who has the port
+        wanted = [_at_port(item, port) for item in addresses_of(trigger)]
+        opened[trigger.name] = [*(_own(item, trigger.name, stack) for item in wanted), called]
     return opened
 
 
-def _address(trigger: TriggerSpec, port: int | None) -> Address:
-    address = address_of(trigger)
+def _at_port(address: Address, port: int | None) -> Address:
     return address if port is None or address.path else Address(address.host, port)
 
 
-def _open(address: Address, trigger: TriggerSpec) -> socket.socket:
+def _calls(function: str, calls_dir: Path, stack: ExitStack) -> socket.socket:
+    address = Address(path=str(calls_dir / f"{function}.sock"))
     try:
-        return open_listener(address)
+        calls_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return stack.enter_context(_open(address))
     except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CommandError(
+                f"a function named {function!r} runs already: it answers at {address}",
+                fix="end that one, or give this one another --calls-dir, where others then find it",
+            ) from error
+        what = f"functions cannot call one another through {calls_dir}: {error.strerror}"
+        raise CommandError(what, fix="give another folder with --calls-dir") from error
+
+
+def _own(address: Address, trigger: str, stack: ExitStack) -> socket.socket:
+    try:
+        return stack.enter_context(_open(address))
+    except OSError as error:
+        why = f"it is taken by {holder(address)}" if error.errno == errno.EADDRINUSE else error.strerror
         raise CommandError(
-            f"trigger {trigger.name!r} cannot listen on {address}: {error.strerror}",
-            fix="choose another one with --port, or end the program that uses it",
+            f"trigger {trigger!r} cannot listen on {address}: {why}", fix=_advice(error, address)
         ) from error
+
+
+def _advice(error: OSError, address: Address) -> str:
+    if address.path:
+        return "give another `socket`, in a folder that exists and may be written"
+    if error.errno == errno.EACCES and address.port < 1024:
+        return "ports below 1024 need root or CAP_NET_BIND_SERVICE; choose one from 1024 on with --port"
+    if error.errno == errno.EADDRINUSE:
+        return "choose another one with --port, or end that program"
+    return "give a `host` that is an address of this machine, and a free port"
+
+
+@contextmanager
+def _open(address: Address) -> Iterator[socket.socket]:
+    """A listening socket; afterwards its path is gone, too, unless somebody else has put something there."""
+    path = os.path.abspath(address.path) if address.path else ""  # the working directory changes meanwhile
+    with open_listener(address) as opened:
+        made = _identity(path)
+        try:
+            yield opened
+        finally:
+            if made is not None and _identity(path) == made:
+                os.unlink(path)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,15 +1,21 @@
-"""Where `headrace run` keeps what others could meddle with."""
+"""Where `headrace run` keeps what others could meddle with, and what it says of addresses that it does not get."""
 
 from __future__ import annotations
 
 import os
+import socket
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from agent.cli import run
 from agent.model.errors import CommandError
+from agent.model.listen import Address
+from agent.model.load import load_text
+from agent.model.spec import Function
 
 
 @pytest.fixture
@@ -61,3 +67,73 @@ def test_somebody_elses_folder_is_refused(temporary: Path, monkeypatch: pytest.M
     monkeypatch.setattr(os, "lstat", of_another)
     with pytest.raises(CommandError, match=r"another user.*--calls-dir"):
         run._default_calls_dir()
+
+
+def function(trigger: str) -> Function:
+    text = f"metadata: {{name: lamp}}\nspec: {{runtime: python, handler: main:handler, triggers: {{{trigger}}}}}\n"
+    return load_text(text, "lamp.yaml").function
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+WEB = "web: {kind: http}"
+
+
+def test_a_function_of_that_name_runs_already(tmp_path: Path, stack: ExitStack) -> None:
+    run._listeners(function(WEB), None, tmp_path / "calls", stack)
+    with pytest.raises(CommandError, match=r"named 'lamp' runs already.*--calls-dir"), ExitStack() as second:
+        run._listeners(function(WEB), None, tmp_path / "calls", second)
+    with ExitStack() as third:
+        run._listeners(function(WEB), None, tmp_path / "other", third)
+
+
+def test_what_a_killed_one_left_does_not_count(tmp_path: Path, stack: ExitStack) -> None:
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(str(tmp_path / "lamp.sock"))
+    left.listen()
+    left.close()
+    assert (tmp_path / "lamp.sock").exists()
+    run._listeners(function(WEB), None, tmp_path, stack)
+
+
+def test_a_port_that_is_taken_names_its_holder(tmp_path: Path, stack: ExitStack) -> None:
+    taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port = taken.getsockname()[1]
+    with pytest.raises(CommandError, match=rf":{port}: it is taken by process {os.getpid()} .*--port"):
+        run._listeners(function(WEB), port, tmp_path, stack)
+
+
+def test_a_port_that_only_root_may_have(tmp_path: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(address: Address) -> socket.socket:
+        if address.path:
+            return socket.socket(socket.AF_UNIX)
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run, "open_listener", refused)
+    with pytest.raises(CommandError, match="Permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"):
+        run._listeners(function(WEB), 80, tmp_path, stack)
+
+
+def test_every_address_is_opened_and_no_path_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unix socket beside the port; the working directory changes meanwhile."""
+    monkeypatch.chdir(tmp_path)
+    both = "web: {kind: http, attributes: {port: 8080, socket: lamp.sock}}"
+    with ExitStack() as opened:
+        found = run._listeners(function(both), 0, tmp_path / "calls", opened)
+        assert [item.family for item in found["web"]] == [socket.AF_INET, socket.AF_UNIX, socket.AF_UNIX]
+        assert (tmp_path / "lamp.sock").exists()
+        monkeypatch.chdir(tmp_path / "calls")
+    assert not (tmp_path / "lamp.sock").exists()
+    assert os.listdir(tmp_path / "calls") == []
+
+
+def test_what_somebody_else_put_in_its_place_stays(tmp_path: Path) -> None:
+    with ExitStack() as opened:
+        run._listeners(function(WEB), None, tmp_path, opened)
+        (tmp_path / "lamp.sock").rename(tmp_path / "old.sock")
+        (tmp_path / "lamp.sock").touch()
+    assert (tmp_path / "lamp.sock").exists()
