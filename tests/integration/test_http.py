@@ -20,6 +20,7 @@ import uvloop
 
 from agent.model.errors import SourceUnavailable, SpecError
 from agent.model.event import Event, Outcome, Result
+from agent.model.listen import Address, open_listener
 from agent.triggers.http.spec import Cors, HttpSpec, Tls
 from agent.triggers.http.trigger import run
 from tests.support.eventually import eventually
@@ -570,6 +571,17 @@ async def test_no_request_fails_while_processes_take_over(loop: str, tmp_path: P
             tasks.create_task(swap())
         children[1].stdin.close()  # type: ignore[union-attr]
         assert [await asyncio.to_thread(child.wait, 20) for child in children] == [0, 0]
+
+
+@on_both_loops
+async def test_inherited_unix_socket_is_shown_as_it_was_written(tmp_path: Path) -> None:
+    """Its own name for the kernel is a shorter one."""
+    path = tmp_path / "s"
+    with open_listener(Address(path=str(path))) as inherited:
+        sink = RecordingSink(tmp_path)
+        sink.listeners = [inherited]
+        async with serving(sink, socket=str(path)):
+            assert sink.address == f"unix:{path}"
 
 
 @on_both_loops

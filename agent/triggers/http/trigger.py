@@ -25,9 +25,7 @@ async def run(spec: HttpSpec, sink: Sink) -> None:
     """Serves until cancelled, then drains."""
     context = server_context(spec.tls, sink.name)
     sockets = [item.dup() for item in sink.listeners] or own_sockets(spec, sink.name)
-    address = (
-        _best_address(sockets, tls=context is not None) if sink.listeners or spec.address() else f"unix:{spec.socket}"
-    )
+    address = _best_address(sockets, spec, tls=context is not None)
     made = _identity(spec.socket) if not sink.listeners else None
     listener = Listener(spec, sink)
     try:
@@ -59,10 +57,12 @@ async def _stop(servers: list[asyncio.AbstractServer], listener: Listener, sink:
     await listener.drain()
 
 
-def _best_address(sockets: list[socket.socket], *, tls: bool) -> str:
-    """What to show in status: the first TCP address, else the first of all."""
-    ordered = sorted(sockets, key=lambda item: item.family == socket.AF_UNIX)
-    return address_of(ordered[0], tls=tls)
+def _best_address(sockets: list[socket.socket], spec: HttpSpec, *, tls: bool) -> str:
+    """What to show in status: the first TCP address, else the path of the unix socket as it was written."""
+    tcp = next((item for item in sockets if item.family != socket.AF_UNIX), None)
+    if tcp is None and spec.socket:  # the kernel may know it by a shorter name
+        return f"unix:{spec.socket}"
+    return address_of(tcp or sockets[0], tls=tls)
 
 
 def _unlink(path: str, made: tuple[int, int] | None) -> None:
