@@ -103,7 +103,11 @@ class TriggerSink:
     # ------------------------------------------------------------------------------------------- handing over
 
     def dispatch(self, event: Event, done: Done) -> None:
-        self._submit(self._begin(event, done, patient=False))
+        job = self._begin(event, done, patient=False)
+        if self.batches:
+            self._collect(job)
+        else:
+            self._pool.submit([job], self.wait_s)
 
     def deliver(self, event: Event, done: Done) -> None:
         job = self._begin(event, done, patient=True)
@@ -164,14 +168,8 @@ class TriggerSink:
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         """The event has ended."""
-        self._record(job, outcome)
-        self._in_flight -= 1
-        if self._waiting:
-            self._changed.set()
-        job.done(outcome)
-
-    def _record(self, job: Job, outcome: Outcome) -> None:
         statistics = self.statistics
+        self._in_flight -= 1
         outcome.attempts = job.attempts
         if outcome.ok:
             statistics.handled += 1
@@ -180,6 +178,9 @@ class TriggerSink:
             statistics.failed += 1
             statistics.by_result[outcome.result.value] += 1
         statistics.latency.record(time.monotonic_ns() - job.started_ns)
+        if self._waiting:
+            self._changed.set()
+        job.done(outcome)
 
     # -------------------------------------------------------------------------------------------- back-pressure
 

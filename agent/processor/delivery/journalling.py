@@ -187,7 +187,8 @@ class JournallingSink(DurableSink):
     def _end_journalled(self, job: JournalJob, outcome: Outcome, group: Group) -> None:
         self._working -= 1
         if outcome.result is not Result.STOPPED:  # else it stays where it is
-            self._record(job, outcome)
+            self._in_flight += 1  # the source was answered long ago, `_end` only counts
+            super()._end(job, outcome)
             self._settle(job.entry, group)
         self._wake()
         self._pump()
