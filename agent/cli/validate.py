@@ -1,4 +1,4 @@
-"""`headrace validate`: checks specifications without running anything.
+"""`headrace validate`: checks specifications, and the handlers they name, without running anything.
 
 Prints `file:line:column: error|warning|info: key: text; fix`, which editors and CI systems can jump to.
 """
@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agent.cli.python_code import code_findings
 from agent.model.errors import EXIT_CONFIGURATION, SpecError
 from agent.model.findings import Finding, InvalidSpec, Place
 from agent.model.load import load_function
 from agent.model.positions import LARGEST_FILE
-from agent.model.source import CONFIG_NAMES, CONFIG_SUFFIXES
+from agent.model.source import CONFIG_NAMES, CONFIG_SUFFIXES, source_files
 
 SKIPPED = frozenset(["node_modules", "__pycache__", "venv", "site-packages"])
 
@@ -53,10 +54,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def functions_under(path: Path) -> Iterator[Path]:
-    """The path itself unless it is a folder to search: then every specification below it, in order of their names."""
+    """The path itself unless it is a folder to search: then every specification below it, in order of their names. A
+    folder without any whose source files could be a function is one, as it is for `headrace run`.
+    """
     if not path.is_dir():
         yield path
         return
+    found = False
+    for specification in _specifications_under(path):
+        found = True
+        yield specification
+    if not found and source_files(path):
+        yield path
+
+
+def _specifications_under(path: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(path):
         names[:] = sorted(name for name in names if not name.startswith(".") and name not in SKIPPED)
         own = next((name for name in CONFIG_NAMES if name in files), None)
@@ -93,7 +105,10 @@ def check(path: Path) -> list[Finding]:
         return error.findings
     except SpecError as error:
         return [_finding(error, path)]
-    return sorted(loaded.warnings + loaded.notes, key=lambda item: (item.place.line, item.place.column))
+    code = code_findings(loaded)
+    told = {(item.key, item.what) for item in code}
+    spec = [item for item in loaded.warnings + loaded.notes if (item.key, item.what) not in told]
+    return sorted(spec, key=lambda item: (item.place.line, item.place.column)) + code
 
 
 def _finding(error: SpecError, path: Path) -> Finding:
