@@ -36,6 +36,7 @@ class World:
         self.at = 0
         self.journal = Journal(keys, store.contents().triggers["t"], most_live)
         self.group = Group()
+        self.committed = Group()
         self.asked: int | None = None
         self.evicted: list[int] = []
 
@@ -57,8 +58,18 @@ class World:
         self.evicted += [seq - (1 << 40) - 1 for seq, _, _ in eviction.gone]
 
     def commit(self) -> None:
-        group, self.group = self.group, Group()
-        self.store.commit(group, self.at)
+        self.to_disk()
+        self.settle()
+
+    def to_disk(self) -> None:
+        """The thread has committed; the loop does not know yet."""
+        self.settle()
+        self.committed, self.group = self.group, Group()
+        self.store.commit(self.committed, self.at)
+
+    def settle(self) -> None:
+        """The loop learns of it."""
+        group, self.committed = self.committed, Group()
         for then in group.then:
             then(True)
 
@@ -93,8 +104,10 @@ def test_every_event_comes_out_once_whatever_happens_in_between(store: Store, se
         if action < 0.35 and written < 150:
             world.write(written)
             written += 1
+        elif action < 0.45:
+            world.to_disk()
         elif action < 0.55:
-            world.commit()
+            world.settle()
         elif action < 0.6:
             world.ask()
         elif action < 0.65:

@@ -169,6 +169,30 @@ def test_a_torn_last_commit_is_no_damage(tmp_path: Path) -> None:
     assert found[: HEAVY - 10] == list(range(HEAVY - 10))
 
 
+@pytest.mark.parametrize("seed", range(25))
+def test_a_power_cut_costs_nothing_of_the_commits_before(tmp_path: Path, seed: int) -> None:
+    """The sectors of the last, unsynced commit reach the disk in any selection; nothing before it is touched."""
+    chance = random.Random(seed)
+    path = tmp_path / "delivery.db"
+    store = open_store(path)
+    store.contents()
+    for start in range(0, 100, 10):
+        synced = wal_of(path).stat().st_size if start else 0
+        group = Group(inserts=[(FIRST + n, 0, None, record(n)) for n in range(start, start + 10)])
+        store.commit(group, 0)
+    crashed = tmp_path / "crashed"
+    crashed.mkdir()
+    for name in ("delivery.db", "delivery.db-wal"):
+        shutil.copy(tmp_path / name, crashed / name)
+    store.close()
+    log = wal_of(crashed / "delivery.db")
+    for at in range(synced, log.stat().st_size, 512):
+        if chance.random() < 0.4:
+            overwrite(log, at, bytes(min(512, log.stat().st_size - at)))
+    found, _ = reopened(crashed / "delivery.db")
+    assert found[:90] == list(range(90))
+
+
 @pytest.mark.parametrize("place", [0, 8, 16, 0.02, 0.3, 0.7, 0.97])
 def test_a_log_damaged_in_the_middle_does_not_lose_what_comes_after(tmp_path: Path, place: float) -> None:
     path = left_by_a_crash(tmp_path, checkpoint=False)
