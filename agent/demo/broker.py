@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.demo.process import ended, open_process
 from agent.model.errors import SourceUnavailable
@@ -38,9 +39,16 @@ mqtt {{ listen: "{host}:{port}" }}
 """
 
 
+class Broker(NamedTuple):
+    """The program's name, and where it listens."""
+
+    name: str
+    url: str
+
+
 @asynccontextmanager
-async def open_broker(folder: Path) -> AsyncIterator[str]:
-    """Its URL, once it accepts connections. Raises SourceUnavailable."""
+async def open_broker(folder: Path) -> AsyncIterator[Broker]:
+    """The broker, once it accepts connections. Raises SourceUnavailable."""
     command, configuration = _found()
     port = free_port()
     file, log = folder / "broker.conf", folder / "broker.log"
@@ -49,7 +57,7 @@ async def open_broker(folder: Path) -> AsyncIterator[str]:
         death = asyncio.create_task(ended(process, "MQTT broker", log), name="broker")
         try:
             await _until_open(port, death)
-            yield f"tcp://{HOST}:{port}"
+            yield Broker(os.path.basename(command), f"tcp://{HOST}:{port}")
         finally:
             death.cancel()
             await asyncio.gather(death, return_exceptions=True)

@@ -34,7 +34,7 @@ from agent.demo.producers import (
     publish_over_mqtt,
     write_files,
 )
-from agent.demo.table import Table, lines_of
+from agent.demo.table import Table, farewell, lines_of
 from agent.model.errors import AgentError, SourceUnavailable
 
 START_S = 60.0
@@ -85,12 +85,14 @@ async def run_demo(options: Options) -> int:
     except BaseExceptionGroup as group:
         raise _first(group) from group
     if rows is None:
+        with contextlib.suppress(BrokenPipeError):
+            print("ended before every source was up", file=out, flush=True)
         return 130
     document = report(rows, sent)
     if options.as_json:
         print(json.dumps(document), flush=True)
     else:
-        _say_goodbye(rows, options.keep)
+        _say_goodbye(rows, sent, options.keep)
     return 0 if succeeded(document) or (options.for_s is None and not options.as_json) else 1
 
 
@@ -98,17 +100,18 @@ async def _run(demo: Demo, options: Options) -> tuple[dict[str, Row] | None, Map
     """The last rows and what was sent; no rows when it was ended before it had begun."""
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(open_broker(demo.place.parts))
+        demo.table.say(f"MQTT broker: {broker.name}, at {broker.url}")
         device, line = stack.enter_context(open_line())
         copy_examples(
             demo.place,
             {
                 "http": {"port": 0},
-                "mqtt": {"url": broker},
+                "mqtt": {"url": broker.url},
                 "serial": {"device": line},
                 "file": {"path": str(demo.place.inbox)},
             },
         )
-        publisher = stack.enter_context(open_publisher(broker))
+        publisher = stack.enter_context(open_publisher(broker.url))
         await stack.enter_async_context(_agent(demo.place))
         rows = await _until_up(demo)
         if rows is None:
@@ -209,9 +212,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-def _say_goodbye(rows: Mapping[str, Row], keep: Path | None) -> None:
+def _say_goodbye(rows: Mapping[str, Row], sent: Mapping[str, int], keep: Path | None) -> None:
     with contextlib.suppress(BrokenPipeError):
         if not sys.stdout.isatty():
             print("\n".join(lines_of(rows)))
+        print(farewell(rows, sum(lost(row, sent.get(source, 0)) for source, row in rows.items())))
         if keep is not None:
             print(f"kept in {keep}")

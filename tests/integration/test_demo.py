@@ -157,7 +157,8 @@ def test_on_a_terminal_the_table_is_redrawn_in_place_with_a_url_to_try(start: St
     assert re.search(r"try:  curl 'http://127\.0\.0\.1:\d+/\?celsius=21'", text)
     assert re.search(r"heartbeat +\d+ +0 .*beat \d+", text)
     assert "\x1b[8F" in text
-    assert text.rstrip().endswith("\x1b[?25h")
+    assert re.search(r"MQTT broker: (mosquitto|nats-server), at tcp://127\.0\.0\.1:\d+", text)
+    assert re.search(r"\x1b\[\?25h\d+ events handled, 0 failed, none lost\s*$", text)
 
 
 def test_keep_leaves_the_folder(start: Start, tmp_path: Path) -> None:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.cli.demo import add_arguments
+from agent.demo import table as table_module
 from agent.demo.broker import MOSQUITTO, NATS, _found
 from agent.demo.observe import SOURCES, Row, lost, report, rows_of, succeeded
 from agent.demo.place import PREFIX, copy_examples, open_place
 from agent.demo.producers import open_line, sentence
-from agent.demo.table import Table, duration_text, lines_of, printable
+from agent.demo.table import Table, cut, duration_text, farewell, lines_of, printable
 from agent.model.errors import CommandError, SourceUnavailable
 from agent.model.load import load_function
 
@@ -118,6 +120,78 @@ def test_a_terminal_gets_the_table_redrawn_in_place_and_its_cursor_back() -> Non
     assert text.endswith("\x1b[?25h")
     assert text.count("\x1b[8F") == 1
     assert "a" * 300 not in text
+
+
+class Screen:
+    """The little of a terminal that the table uses, on which a full line wraps at once. `gone` scrolled off its top."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self.columns, self.lines = columns, lines
+        self.shown, self.gone = [""] * lines, [""]
+        self.row = 0
+
+    def resize(self, columns: int, lines: int) -> None:
+        """What is too long now wraps, as terminals do it."""
+        text = "\n".join(self.gone[1:] + self.shown[: self.row]) + "\n"
+        self.__init__(columns, lines)  # type: ignore[misc]
+        self.write(text)
+
+    def write(self, text: str) -> None:
+        for code, char in re.findall(r"\x1b\[(\??\d*[A-Za-z])|(.|\n)", text):
+            if code.endswith("F"):
+                self.row = max(0, self.row - int(code[:-1]))
+            elif code == "2J":
+                self.shown = [""] * self.lines
+            elif code == "H":
+                self.row = 0
+            elif code == "2K":
+                self.shown[self.row] = ""
+            elif char:
+                self._put(char)
+
+    def _put(self, char: str) -> None:
+        if char != "\n":
+            self.shown[self.row] += char
+        if char == "\n" or len(self.shown[self.row]) >= self.columns:
+            self.row += 1
+        if self.row == self.lines:
+            self.gone.append(self.shown.pop(0))
+            self.shown.append("")
+            self.row -= 1
+
+
+@pytest.mark.parametrize("size", [(80, 24), (79, 9), (40, 8), (20, 5), (1, 2), (5, 2), (200, 7)])
+def test_the_table_fits_any_terminal_also_one_whose_size_changes(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, screen, now = Terminal(), Screen(120, 30), [120, 30]
+    monkeypatch.setattr(table_module.os, "get_terminal_size", lambda _: tuple(now))
+    monkeypatch.setattr(out, "fileno", lambda: 1)
+    with Table(out) as table:
+        for turn in range(6):
+            if turn == 2:
+                now[:] = size
+                screen.resize(*size)
+            if turn == 3:
+                screen.gone.clear()  # what the change of size itself pushed off
+            out.seek(out.truncate(0))
+            table.draw(rows_of(statistics(http={"last": "a" * 300})), "try this")
+            screen.write(out.getvalue())
+            if turn >= 3:
+                assert screen.gone == []
+                assert screen.shown[0][:6] == "source"[: max(0, size[0] - 1)]
+                assert sum(line.startswith("source") for line in screen.shown) <= 1
+
+
+def test_a_character_may_take_two_columns_or_none() -> None:
+    assert [cut("温度 21", columns) for columns in (1, 2, 3, 4, 9)] == ["", "温", "温", "温度", "温度 21"]
+    assert cut("e\u0301e\u0301", 1) == "e\u0301"
+
+
+def test_the_end_in_one_sentence() -> None:
+    rows = rows_of(statistics(cron={"failed": 2}))
+    assert farewell(rows, 0) == "25 events handled, 2 failed, none lost"
+    assert farewell(rows, 3) == "25 events handled, 2 failed, 3 lost"
 
 
 def test_anything_else_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
