@@ -18,7 +18,8 @@ PY_C_SOURCES := shmem/pychannel.c shmem/pygather.c
 .PHONY: run test check bench bench-channel fault fault-tools model format clean tools cross cross-test cross-served cross-tools
 
 run: $(VENV)/.demo
-	$(BIN)/headrace demo
+	@echo 'five functions, fed by real sources; Ctrl-C ends'
+	@$(BIN)/headrace demo
 
 test: $(VENV)/.dev tools
 	$(BIN)/python -m pytest
@@ -70,8 +71,9 @@ tools:
 	@sh tests/support/install_tools.sh
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or later: make PYTHON=python3.11")'
-	$(PYTHON) -m venv $(VENV) || { sh tests/support/install_tools.sh python3-venv && $(PYTHON) -m venv --clear $(VENV); }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Headrace needs Python 3.11 or later: make PYTHON=python3.11")'
+	@echo 'making the virtual environment $(VENV)'
+	@$(PYTHON) -m venv $(VENV) || { sh tests/support/install_tools.sh python3-venv && $(PYTHON) -m venv --clear $(VENV); }
 	@$(BIN)/python -m pip install --quiet --upgrade pip $(KEEP)
 
 # Installed editable, so that a change to Python code needs no new install; a change to C does.
