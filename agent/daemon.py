@@ -145,6 +145,7 @@ async def _serve(
         launcher.reaper.stop()
         sockets.close()
         (run / "admin.json").unlink(missing_ok=True)
+    generations.sweep()  # what functions said stays: it is most wanted after the end
     logger.info("stopped")
 
 

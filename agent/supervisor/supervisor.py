@@ -22,7 +22,7 @@ FAULT_DELAY_S = 5.0
 
 class Supervisor:
     """`tasks` is the group that waits for the functions' tasks. `unused` gets versions that never start again,
-    `gone` the name of a function whose last process has ended."""
+    `gone` the name of a removed function whose last process has ended."""
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class Supervisor:
                 await asyncio.sleep(FAULT_DELAY_S)
         # Nothing may be awaited between the end of run() and the deletion: an apply() in between would be lost.
         del self.functions[name]
-        self._gone(name)
+        if not self.stopping:
+            self._gone(name)
         if not self.functions:
             self._empty.set()

@@ -215,6 +215,22 @@ def test_stop_drains_and_leaves_nothing(agent):
     assert "SIG" not in agent.log()
 
 
+def test_what_functions_said_outlives_a_stop_of_the_agent_but_not_their_removal(agent):
+    agent.write("a.yaml", function("a"))
+    agent.write("b.yaml", function("b"))
+    agent.start()
+    agent.serving("a"), agent.serving("b")
+    logs = [agent.run / "logs" / f"{name}.log" for name in ("a", "b")]
+    for log in logs:
+        log.write_text("said\n")
+    (agent.functions / "b.yaml").unlink()
+    wait_until(lambda: agent.status("b") == {})
+    assert agent.stop() == 0
+    assert [log.exists() for log in logs] == [True, False]
+    assert not (agent.run / "functions").exists()  # passwords may stand there
+    assert not list(agent.state.glob("functions/*/code"))
+
+
 def test_second_signal_ends_at_once(agent):
     agent.write("a.yaml", function("a", SLOW_DRAIN_S="60"))
     agent.start()
