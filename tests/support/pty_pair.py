@@ -52,7 +52,13 @@ class SocatPair:
         if self._process is not None:
             os.close(self._fd)
             self._process.terminate()
-            self._process.wait()
+            try:
+                self._process.wait(2)
+            except subprocess.TimeoutExpired:  # once in a thousand times socat sleeps through it
+                self._process.kill()
+                self._process.wait()
+            for end in (self.near, self.far):
+                end.unlink(missing_ok=True)
             self._process = None
 
     def __enter__(self) -> SocatPair:
